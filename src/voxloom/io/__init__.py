@@ -1,0 +1,15 @@
+"""Files: the only modules that know formats and axis orders."""
+
+from voxloom.io.files import atomic_directory, atomic_file, sha256
+from voxloom.io.store import StoredVolume, VolumeWriter, create_volume, open_volume, scratch_volume
+
+__all__ = [
+    "StoredVolume",
+    "VolumeWriter",
+    "atomic_directory",
+    "atomic_file",
+    "create_volume",
+    "open_volume",
+    "scratch_volume",
+    "sha256",
+]

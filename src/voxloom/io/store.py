@@ -1,0 +1,428 @@
+"""Volumes at rest: OME-Zarr 0.5 (Zarr v3, sharded), read and written by blocks.
+
+A store is a folder ``x.zarr`` that holds a pyramid of arrays "0" (full size), "1", ... Voxel size and origin stand in
+the OME multiscales metadata, in micrometres; what OME-Zarr has no word for (kind, quantisation, directions, the
+source's header) stands beside it under "voxloom".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+from numpy.typing import DTypeLike, NDArray
+
+from voxloom.errors import FormatError, VolumeError
+from voxloom.io.files import atomic_directory
+from voxloom.volume import IGNORE, Geometry, Quantisation, Vector
+
+CHUNK = 64
+SHARD = (64, 512, 512)  # 64 slices deep, so that a slab of slices fills whole shards; 16 MiB of uint8
+KINDS = {
+    "image": "mean",
+    "probability": "mean",
+    "distance": "mean",
+    "annotation": "annotation",
+    "mask": "max",
+    "labels": "nearest",
+}
+"""What a volume can be, and how its coarser levels are made."""
+
+_CONTEXT = {"file_io_concurrency": {"limit": 4}, "data_copy_concurrency": {"limit": 2}}
+
+
+@dataclass(frozen=True)
+class StoredVolume:
+    """A volume on disk, read by slicing.
+
+    Parameters
+    ----------
+    path : Path
+        The store's folder.
+    shape : tuple of int
+        (Z, Y, X), or (C, Z, Y, X) with channels.
+    dtype : numpy.dtype
+        Of the stored values.
+    geometry : Geometry
+        Voxel size and place, of this level.
+    kind : str
+        One of `KINDS`.
+    quantisation : Quantisation or None
+        What the stored integers stand for, None where they stand for themselves.
+    metadata : dict
+        What else is known: the source file, its header, its segments.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    geometry: Geometry
+    kind: str
+    quantisation: Quantisation | None
+    metadata: dict[str, Any]
+    shard_shape: tuple[int, ...]
+    levels: int
+    array: Any
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes: 3, or 4 with channels."""
+        return len(self.shape)
+
+    @property
+    def spacing_um(self) -> Vector:
+        """Voxel edge lengths (Z, Y, X), in micrometres."""
+        return self.geometry.spacing_um
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        """Stored values of a slice, as a new array. Safe to call from several threads."""
+        return np.ascontiguousarray(self.array[_as_numpy(index, self.shape)].read().result())
+
+    def level(self, level: int) -> StoredVolume:
+        """The same volume at a coarser level of its pyramid; 0 is full size."""
+        return open_volume(self.path, level=level)
+
+
+def open_volume(path: str | Path, *, level: int = 0) -> StoredVolume:
+    """Open a store for reading.
+
+    Parameters
+    ----------
+    path : str or Path
+        A folder written by `create_volume`.
+    level : int
+        Level of the pyramid.
+
+    Returns
+    -------
+    volume : StoredVolume
+
+    Raises
+    ------
+    FormatError
+        If there is no such store, or it lacks the metadata that voxloom writes.
+    """
+    path = Path(path)
+    try:
+        attributes = json.loads((path / "zarr.json").read_text())["attributes"]
+        ours = attributes["voxloom"]
+        datasets = attributes["ome"]["multiscales"][0]["datasets"]
+    except FileNotFoundError:
+        raise FormatError(
+            f"{path} is not a volume: expected a folder with a zarr.json; was it written by voxloom?"
+        ) from None
+    except (KeyError, IndexError, ValueError) as error:
+        raise FormatError(
+            f"{path}/zarr.json lacks voxloom's metadata ({error!r}); bring other Zarr files in through volumes.tsv"
+        ) from None
+    if not 0 <= level < len(datasets):
+        raise FormatError(f"{path} has levels 0 to {len(datasets) - 1}, not {level}")
+    array = _open_array(path / datasets[level]["path"])
+    scale = datasets[level]["coordinateTransformations"][0]["scale"][-3:]
+    translation = datasets[level]["coordinateTransformations"][1]["translation"][-3:]
+    geometry = Geometry(
+        spacing_um=tuple(scale),
+        origin_um=tuple(translation),
+        directions=tuple(tuple(row) for row in ours["directions"]),  # type: ignore[arg-type]
+        space=ours["space"],
+    )
+    quantisation = Quantisation(**ours["quantisation"]) if ours["quantisation"] else None
+    return StoredVolume(
+        path=path,
+        shape=tuple(array.shape),
+        dtype=np.dtype(array.dtype.numpy_dtype),
+        geometry=geometry,
+        kind=ours["kind"],
+        quantisation=quantisation,
+        metadata=ours["metadata"],
+        shard_shape=tuple(array.chunk_layout.write_chunk.shape),
+        levels=len(datasets),
+        array=array,
+    )
+
+
+class VolumeWriter:
+    """A volume that is being written, by slicing.
+
+    Different shards may be written from different threads; a write that covers part of a shard reads and rewrites it.
+    """
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+        self.shape: tuple[int, ...] = tuple(array.shape)
+        self.dtype: np.dtype = np.dtype(array.dtype.numpy_dtype)
+        self.shard_shape: tuple[int, ...] = tuple(array.chunk_layout.write_chunk.shape)
+
+    def __setitem__(self, index: Any, values: NDArray[Any]) -> None:
+        if values.dtype != self.dtype:
+            raise VolumeError(f"the volume holds {self.dtype}, got an array of {values.dtype}; convert it first")
+        self.array[_as_numpy(index, self.shape)].write(values).result()
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        return np.ascontiguousarray(self.array[_as_numpy(index, self.shape)].read().result())
+
+
+@contextlib.contextmanager
+def create_volume(
+    path: str | Path,
+    *,
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    geometry: Geometry,
+    kind: str,
+    quantisation: Quantisation | None = None,
+    metadata: dict[str, Any] | None = None,
+    multiscale: bool = True,
+) -> Iterator[VolumeWriter]:
+    """Write a store; it appears under its name only when it is complete.
+
+    Parameters
+    ----------
+    path : str or Path
+        Folder to write, by custom with the suffix .zarr. One that is there is replaced at the end.
+    shape : tuple of int
+        (Z, Y, X), or (C, Z, Y, X) with channels.
+    dtype : dtype
+        Of the stored values.
+    geometry : Geometry
+        Voxel size and place.
+    kind : str
+        One of `KINDS`; decides how the coarser levels are made.
+    quantisation : Quantisation, optional
+        What stored integers stand for.
+    metadata : dict, optional
+        Anything that JSON holds.
+    multiscale : bool
+        Whether coarser levels are added, each of half the size along the axes that are finest, until the volume fits
+        in 256 voxels an axis.
+
+    Yields
+    ------
+    writer : VolumeWriter
+        Takes ``writer[slices] = array``.
+
+    Raises
+    ------
+    VolumeError
+        If the shape or kind is not one that can be stored.
+    """
+    if len(shape) not in (3, 4) or any(size < 1 for size in shape):
+        raise VolumeError(f"a volume has shape (Z, Y, X) or (C, Z, Y, X) without a zero, got {shape}")
+    if kind not in KINDS:
+        raise VolumeError(f"unknown kind of volume {kind!r}; known: {', '.join(KINDS)}")
+    with atomic_directory(path) as folder:
+        writer = VolumeWriter(_create_array(folder / "0", shape, np.dtype(dtype)))
+        yield writer
+        factors = [(1, 1, 1)]
+        if multiscale:
+            factors = _add_levels(folder, writer, geometry.spacing_um, KINDS[kind])
+        document = _group_document(Path(path).stem, shape, geometry, kind, quantisation, metadata or {}, factors)
+        (folder / "zarr.json").write_text(json.dumps(document, indent=1))
+
+
+@contextlib.contextmanager
+def scratch_volume(directory: str | Path, *, shape: tuple[int, ...], dtype: DTypeLike) -> Iterator[VolumeWriter]:
+    """A volume for work in several passes; removed at the end.
+
+    Parameters
+    ----------
+    directory : str or Path
+        Folder in which to make a temporary one; on the disk of the results, not in memory.
+    shape : tuple of int
+    dtype : dtype
+
+    Yields
+    ------
+    writer : VolumeWriter
+        Reads and writes by slicing.
+    """
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory, prefix=".scratch-") as folder:
+        yield VolumeWriter(_create_array(Path(folder) / "0", shape, np.dtype(dtype)))
+
+
+def _as_numpy(index: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """The index with NumPy's meaning: slices are clipped and negative numbers count from the end.
+
+    tensorstore takes -1 for the coordinate -1 and refuses a slice that ends outside.
+    """
+    index = index if isinstance(index, tuple) else (index,)
+    if Ellipsis in index:
+        at = index.index(Ellipsis)
+        index = index[:at] + (slice(None),) * (len(shape) - len(index) + 1) + index[at + 1 :]
+    meant: list[Any] = []
+    for item, size in zip(index, shape, strict=False):
+        if isinstance(item, slice):
+            start, stop, step = item.indices(size)
+            if step < 1:
+                raise VolumeError("a stored volume is sliced forwards; reverse the array that comes back")
+            meant.append(slice(start, max(start, stop), step))
+        else:
+            if not -size <= int(item) < size:
+                raise IndexError(f"index {item} is outside an axis of {size} voxels")
+            meant.append(int(item) % size)
+    return tuple(meant)
+
+
+def _create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+    spatial = shape[-3:]
+    chunk = [min(CHUNK, size) for size in spatial]
+    # a shard is a whole number of chunks, and no larger than the volume needs
+    shard = [min(limit // c, -(-size // c)) * c for limit, size, c in zip(SHARD, spatial, chunk, strict=True)]
+    lead = [1] * (len(shape) - 3)
+    inner = [
+        {"name": "bytes", "configuration": {"endian": "little"}} if dtype.itemsize > 1 else {"name": "bytes"},
+        {
+            "name": "blosc",
+            "configuration": {
+                "cname": "zstd",
+                "clevel": 3,
+                "shuffle": "bitshuffle" if dtype.itemsize > 1 else "noshuffle",
+                "typesize": dtype.itemsize,
+                "blocksize": 0,
+            },
+        },
+    ]
+    sharding = {
+        "name": "sharding_indexed",
+        "configuration": {
+            "chunk_shape": lead + chunk,
+            "codecs": inner,
+            "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+            "index_location": "end",
+        },
+    }
+    names = ["c", "z", "y", "x"][-len(shape) :]
+    return ts.open(
+        {
+            "driver": "zarr3",
+            "kvstore": {"driver": "file", "path": str(path), "file_io_sync": False},
+            "metadata": {
+                "shape": list(shape),
+                "data_type": dtype.name,
+                "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": lead + shard}},
+                "codecs": [sharding],
+                "fill_value": 0,
+                "dimension_names": names,
+            },
+        },
+        create=True,
+        context=ts.Context(_CONTEXT),
+    ).result()
+
+
+def _open_array(path: Path) -> Any:
+    try:
+        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}}
+        return ts.open(spec, open=True, read=True, context=ts.Context(_CONTEXT)).result()
+    except ValueError as error:
+        raise FormatError(f"{path} can't be opened as a Zarr v3 array: {error}") from None
+
+
+def _add_levels(folder: Path, full: VolumeWriter, spacing_um: Vector, method: str) -> list[tuple[int, int, int]]:
+    """Write levels "1", "2", ...; return each level's reduction (Z, Y, X) against full size."""
+    factors = [(1, 1, 1)]
+    finer = full
+    while max(finer.shape[-3:]) > 256:
+        spacing = [s * f for s, f in zip(spacing_um, factors[-1], strict=True)]
+        # halve only the axes that are finer than the others, so that voxels become isotropic on the way
+        step = [2 if s < 1.5 * min(spacing) and n > 1 else 1 for s, n in zip(spacing, finer.shape[-3:], strict=True)]
+        shape = finer.shape[:-3] + tuple(-(-n // k) for n, k in zip(finer.shape[-3:], step, strict=True))
+        coarser = VolumeWriter(_create_array(folder / str(len(factors)), shape, full.dtype))
+        lead = [range(n) for n in shape[:-3]]
+        for channel in lead[0] if lead else [None]:
+            at = () if channel is None else (slice(channel, channel + 1),)
+            for z in range(0, shape[-3], coarser.shard_shape[-3]):
+                for y in range(0, shape[-2], coarser.shard_shape[-2]):
+                    _reduce_rows(finer, coarser, at, z, y, step, method)
+        factors.append(tuple(f * k for f, k in zip(factors[-1], step, strict=True)))  # type: ignore[arg-type]
+        finer = coarser
+    return factors
+
+
+def _reduce_rows(
+    finer: VolumeWriter, coarser: VolumeWriter, at: tuple[slice, ...], z: int, y: int, step: list[int], method: str
+) -> None:
+    """Reduce one row of the coarser level's shards, in pieces of one shard."""
+    depth, height, width = coarser.shard_shape[-3:]
+    for x in range(0, coarser.shape[-1], width):
+        first = (z, y, x)
+        last = [min(f + n, s) for f, n, s in zip(first, (depth, height, width), coarser.shape[-3:], strict=True)]
+        target = (*at, *(slice(f, e) for f, e in zip(first, last, strict=True)))
+        source = (
+            *at,
+            *(slice(f * k, min(e * k, s)) for f, e, k, s in zip(first, last, step, finer.shape[-3:], strict=True)),
+        )
+        coarser[target] = _reduce(finer[source], step, method)
+
+
+def _reduce(values: NDArray[Any], step: list[int], method: str) -> NDArray[Any]:
+    """One coarser block from one finer block; an odd border is repeated."""
+    lead = [(0, 0)] * (values.ndim - 3)
+    odd = [(0, -n % k) for n, k in zip(values.shape[-3:], step, strict=True)]
+    padded = np.pad(values, lead + odd, mode="edge")
+    if method == "nearest":
+        return np.ascontiguousarray(padded[..., :: step[0], :: step[1], :: step[2]])
+    z, y, x = (n // k for n, k in zip(padded.shape[-3:], step, strict=True))
+    cells = padded.reshape(*padded.shape[:-3], z, step[0], y, step[1], x, step[2])
+    within = (-5, -3, -1)
+    if method == "max":
+        return cells.max(axis=within)
+    if method == "annotation":  # foreground wins over background, and anything annotated over nothing
+        shown = np.where(cells == IGNORE, np.uint8(0), cells).max(axis=within)
+        return np.where((cells == IGNORE).all(axis=within), np.uint8(IGNORE), shown)
+    mean = cells.mean(axis=within, dtype=np.float64)
+    return (np.rint(mean) if values.dtype.kind in "iu" else mean).astype(values.dtype)
+
+
+def _group_document(
+    name: str,
+    shape: tuple[int, ...],
+    geometry: Geometry,
+    kind: str,
+    quantisation: Quantisation | None,
+    metadata: dict[str, Any],
+    factors: list[tuple[int, int, int]],
+) -> dict[str, Any]:
+    axes: list[dict[str, str]] = [{"name": n, "type": "space", "unit": "micrometer"} for n in "zyx"]
+    if len(shape) == 4:
+        axes.insert(0, {"name": "c", "type": "channel"})
+    lead = len(shape) - 3
+    datasets = []
+    for level, factor in enumerate(factors):
+        scale = [s * f for s, f in zip(geometry.spacing_um, factor, strict=True)]
+        # the centre of a coarse voxel is the middle of the fine ones that it stands for
+        shift = np.array([(f - 1) / 2 * s for f, s in zip(factor, geometry.spacing_um, strict=True)])
+        if kind == "labels":
+            shift[:] = 0.0
+        origin = np.asarray(geometry.origin_um) + shift @ np.asarray(geometry.directions)
+        datasets.append(
+            {
+                "path": str(level),
+                "coordinateTransformations": [
+                    {"type": "scale", "scale": [1.0] * lead + [float(s) for s in scale]},
+                    {"type": "translation", "translation": [0.0] * lead + [float(o) for o in origin]},
+                ],
+            }
+        )
+    return {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": {
+            "ome": {"version": "0.5", "multiscales": [{"name": name, "axes": axes, "datasets": datasets}]},
+            "voxloom": {
+                "kind": kind,
+                "quantisation": quantisation and vars(quantisation),
+                "directions": [list(row) for row in geometry.directions],
+                "space": geometry.space,
+                "metadata": metadata,
+            },
+        },
+    }

@@ -1,0 +1,99 @@
+"""What a job says: a log file, a line now and then on the terminal, and one line when it fails."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from voxloom import process
+from voxloom.errors import VoxloomError
+
+LOGGER = logging.getLogger("voxloom")
+PROGRESS_SECONDS = float(os.environ.get("VOXLOOM_PROGRESS_SECONDS", "10"))
+
+Item = TypeVar("Item")
+
+
+@contextlib.contextmanager
+def log_to(path: str | Path) -> Iterator[None]:
+    """Log to a file and, line by line, to standard error; end the process with status 1 when the work fails.
+
+    A job of a workflow runs inside this. It also keeps the job to its own environment's packages and stops it when the
+    workflow that started it is killed (see `voxloom.process`).
+
+    Parameters
+    ----------
+    path : str or Path
+        The log file; written anew.
+
+    Notes
+    -----
+    The traceback goes to the file only. An error that a user can cause prints its message and its notes.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stage = path.parts[path.parts.index("logs") + 1].removesuffix(".log") if "logs" in path.parts else path.stem
+    to_file = logging.FileHandler(path, mode="w", encoding="utf-8")
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    to_terminal = logging.StreamHandler(sys.stderr)
+    to_terminal.setFormatter(logging.Formatter(f"[{stage}] %(message)s"))
+    to_terminal.addFilter(lambda record: record.exc_info is None)
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.propagate = False
+    LOGGER.handlers = [to_file, to_terminal]
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").handlers = [to_file]
+    try:
+        process.keep_to_own_environment()
+        process.stop_with_parent()
+        yield
+        LOGGER.info("done")
+    except Exception as error:
+        LOGGER.exception("failed")
+        said = [str(error), *getattr(error, "__notes__", [])]
+        name = "" if isinstance(error, VoxloomError) else f"{type(error).__name__}: "
+        print(f"[{stage}] error: {name}{'; '.join(said)}\n[{stage}] the whole story is in {path}", file=sys.stderr)
+        sys.exit(1)
+    finally:
+        for handler in LOGGER.handlers:
+            handler.close()
+        LOGGER.handlers = []
+
+
+def progress(items: Iterable[Item], *, total: int | None = None, description: str = "") -> Iterator[Item]:
+    """Hand on items and log now and then how many there were, how fast, and how long the rest will take.
+
+    Parameters
+    ----------
+    items : iterable
+    total : int, optional
+        How many there will be; taken from ``len(items)`` where it has one.
+    description : str
+        What is being counted, for the log line. Nothing is logged when it is empty.
+
+    Yields
+    ------
+    item
+        Each of `items`, unchanged.
+    """
+    if total is None and hasattr(items, "__len__"):
+        total = len(items)  # type: ignore[arg-type]
+    start = last = time.monotonic()
+    count = 0
+    for item in items:
+        yield item
+        count += 1
+        now = time.monotonic()
+        if description and now - last >= PROGRESS_SECONDS:
+            last = now
+            rate = count / max(now - start, 1e-9)
+            left = f", {(total - count) / rate:.0f} s left" if total else ""
+            LOGGER.info("%s %d/%s, %.3g/s%s", description, count, total or "?", rate, left)
+    if description and count:
+        LOGGER.info("%s %d/%s in %.1f s", description, count, count, time.monotonic() - start)

@@ -1,0 +1,110 @@
+"""Stores: what goes in comes out, whole or not at all, and other readers open them."""
+
+import json
+
+import numpy as np
+import pytest
+import zarr
+
+from voxloom import io
+from voxloom.errors import FormatError, VolumeError
+from voxloom.volume import Geometry, Quantisation
+
+GEOMETRY = Geometry(spacing_um=(4.0, 1.0, 1.5), origin_um=(10.0, 20.0, 30.0))
+
+
+def write(path, array, *, kind="image", geometry=GEOMETRY, **more):
+    with io.create_volume(path, shape=array.shape, dtype=array.dtype, geometry=geometry, kind=kind, **more) as out:
+        for z in range(0, array.shape[-3], 64):
+            out[..., z : z + 64, :, :] = array[..., z : z + 64, :, :]
+    return io.open_volume(path)
+
+
+def random_image(shape, dtype=np.uint8, seed=0):
+    return np.random.default_rng(seed).integers(0, 200, shape).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "uint64", "float32", "float64"])
+def test_voxels_and_geometry_come_back(tmp_path, dtype):
+    image = random_image((70, 90, 110), dtype)
+    volume = write(tmp_path / "v.zarr", image, metadata={"header": {"key": "värde"}})
+    np.testing.assert_array_equal(volume[:, :, :], image)
+    np.testing.assert_array_equal(volume[3:66, -20:, 5], image[3:66, -20:, 5])
+    assert volume.geometry == GEOMETRY
+    assert volume.metadata == {"header": {"key": "värde"}}
+    assert volume.dtype == np.dtype(dtype)
+
+
+def test_zarr_python_reads_the_same_voxels_and_the_ome_metadata(tmp_path):
+    image = random_image((70, 300, 40), np.uint16)
+    write(tmp_path / "v.zarr", image)
+    group = zarr.open_group(tmp_path / "v.zarr", mode="r")
+    np.testing.assert_array_equal(group["0"][:], image)
+    multiscale = group.attrs["ome"]["multiscales"][0]
+    assert [a["name"] for a in multiscale["axes"]] == ["z", "y", "x"]
+    assert {a["unit"] for a in multiscale["axes"]} == {"micrometer"}
+    assert multiscale["datasets"][0]["coordinateTransformations"][0]["scale"] == [4.0, 1.0, 1.5]
+
+
+def test_coarser_levels_are_means_in_the_right_place(tmp_path):
+    image = np.repeat(np.repeat(random_image((20, 150, 150)), 2, axis=1), 2, axis=2)
+    geometry = Geometry(spacing_um=(4.0, 1.0, 1.0))
+    volume = write(tmp_path / "v.zarr", image, geometry=geometry)
+    coarse = volume.level(1)
+    assert coarse.shape == (20, 150, 150)  # z is coarse already and stays
+    assert coarse.spacing_um == (4.0, 2.0, 2.0)
+    assert coarse.geometry.origin_um == (0.0, 0.5, 0.5)
+    np.testing.assert_array_equal(coarse[:, :, :], image[:, ::2, ::2])
+
+
+def test_a_coarse_annotation_keeps_thin_foreground_and_what_nobody_annotated(tmp_path):
+    codes = np.full((1, 300, 300), 255, np.uint8)
+    codes[0, 100:200, :] = 0
+    codes[0, 150, :] = 1
+    coarse = write(tmp_path / "v.zarr", codes, kind="annotation").level(1)[0]
+    assert set(np.unique(coarse)) == {0, 1, 255}
+    assert (coarse[75] == 1).all()
+    assert (coarse[:50] == 255).all()
+
+
+def test_quantised_values_are_decoded_by_their_scale(tmp_path):
+    stored = np.array([[[0, 128, 255]]], np.uint8)
+    volume = write(tmp_path / "d.zarr", stored, kind="distance", quantisation=Quantisation(10 / 255, unit="micrometer"))
+    np.testing.assert_allclose(volume.quantisation.decode(volume[:, :, :]), [[[0, 128 * 10 / 255, 10]]], rtol=1e-6)
+
+
+def test_an_interrupted_store_leaves_nothing(tmp_path):
+    with pytest.raises(RuntimeError, match="power cut"):
+        with io.create_volume(tmp_path / "v.zarr", shape=(4, 4, 4), dtype="uint8", geometry=GEOMETRY, kind="image"):
+            raise RuntimeError("power cut")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_channels_come_first(tmp_path):
+    image = random_image((3, 5, 6, 7))
+    volume = write(tmp_path / "v.zarr", image)
+    np.testing.assert_array_equal(volume[1], image[1])
+    axes = json.loads((tmp_path / "v.zarr" / "zarr.json").read_text())["attributes"]["ome"]["multiscales"][0]["axes"]
+    assert [a["name"] for a in axes] == ["c", "z", "y", "x"]
+
+
+def test_the_same_voxels_make_the_same_bytes(tmp_path):
+    image = random_image((70, 520, 30))
+    for name in "ab":
+        write(tmp_path / name / "v.zarr", image)
+    files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file())
+    assert len(files) > 3
+    assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
+
+
+def test_errors_say_what_was_expected(tmp_path):
+    with pytest.raises(FormatError, match="not a volume: expected a folder with a zarr.json"):
+        io.open_volume(tmp_path / "none.zarr")
+    with pytest.raises(VolumeError, match="unknown kind of volume 'picture'; known: image"):
+        with io.create_volume(tmp_path / "x", shape=(1, 1, 1), dtype="uint8", geometry=GEOMETRY, kind="picture"):
+            pass
+    volume = write(tmp_path / "v.zarr", random_image((2, 2, 2)))
+    with pytest.raises(IndexError, match="outside an axis of 2 voxels"):
+        volume[5]
+    with pytest.raises(VolumeError, match="three positive numbers"):
+        Geometry(spacing_um=(1.0, 0.0, 1.0))
