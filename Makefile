@@ -1,0 +1,38 @@
+# make demo: set up, then the main job on the embedded demo.    make test: set up, then the tests.
+PYTHON ?= python3
+CORES ?= 2
+VENV := .venv
+
+# uv leaves no compiled files and ignores pip's folder of wheels: without these the first job of every stage compiles
+# torch and scikit-image, and a local CPU build of torch isn't found. Elsewhere uv picks the build that fits the driver.
+export UV_COMPILE_BYTECODE := 1
+ifneq ($(PIP_FIND_LINKS),)
+export UV_FIND_LINKS := $(PIP_FIND_LINKS)
+else
+export UV_TORCH_BACKEND ?= auto
+endif
+export PYTHONNOUSERSITE := 1
+
+.PHONY: demo test docs bench clean
+
+demo: $(VENV)/.ready
+	$(VENV)/bin/snakemake --cores $(CORES)
+	@echo "Look at results/report/index.html"
+
+test: $(VENV)/.ready
+	$(VENV)/bin/python -m pytest
+
+docs: $(VENV)/.ready  ## rewrite the pages that come from the code
+	$(VENV)/bin/python docs/generate.py
+
+bench: $(VENV)/.ready  ## measure peak memory and time of the stages; rewrites docs/performance.md
+	$(VENV)/bin/python benchmarks/run.py
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet uv
+	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV)

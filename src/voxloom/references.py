@@ -1,0 +1,169 @@
+"""Checks that need more than one file: names that one part of the configuration uses and another defines.
+
+Imported while the Snakefile is parsed, so it needs nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from voxloom.errors import ConfigError
+
+Table = dict[str, dict[str, Any]]
+
+
+def one_of(names: Iterable[str]) -> str:
+    """A regular expression that matches these names and nothing else; nothing at all where there are none."""
+    return "|".join(re.escape(name) for name in sorted(set(names))) or "(?!)"
+
+
+def annotators(volumes: Table) -> list[str]:
+    """Names of the columns annotation_<name> of the table of volumes, sorted.
+
+    Parameters
+    ----------
+    volumes : dict
+        As `voxloom.config.read_volumes` gives it.
+
+    Returns
+    -------
+    names : list of str
+    """
+    columns = {column for row in volumes.values() for column in row}
+    return sorted(c.removeprefix("annotation_") for c in columns if c.startswith("annotation_"))
+
+
+def number_of_folds(task: dict[str, Any]) -> int:
+    """How many train/validation/test assignments a task has."""
+    split = task["split"]
+    if split["by"] == "box":
+        return 1 + max((box["fold"] for box in split["boxes"]), default=0)
+    return int(split["folds"])
+
+
+def raw_files(path: str) -> list[str]:
+    """Files that a volume's path stands for.
+
+    Parameters
+    ----------
+    path : str
+        A file, a folder, a pattern such as ``dir/*.tif``, or ``file.h5::/dataset``.
+
+    Returns
+    -------
+    files : list of str
+        What must be there, or was found; a detached NRRD header brings no data files of its own.
+    """
+    path = path.split("::")[0]
+    if any(sign in path for sign in "*?["):
+        return sorted(glob.glob(path))
+    return [path]
+
+
+def check_references(config: dict[str, Any], volumes: Table, tasks: Table) -> None:
+    """Check what refers to what.
+
+    Parameters
+    ----------
+    config : dict
+        Complete config.yaml.
+    volumes : dict
+        Complete table of volumes.
+    tasks : dict
+        Complete task files.
+
+    Raises
+    ------
+    ConfigError
+        Naming every reference that leads nowhere.
+    """
+    problems = [*_volume_problems(config, volumes)]
+    for name, task in tasks.items():
+        file = f"{config['task_folder']}/{name}.yaml"
+        problems += [f"{file}: {text}" for text in _task_problems(task, volumes)]
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise ConfigError(f"{count} in the configuration:\n" + "\n".join(f"  - {p}" for p in problems))
+
+
+def _volume_problems(config: dict[str, Any], volumes: Table) -> Iterator[str]:
+    table = config["volumes"]
+    for name in config["phantom"].keys() - volumes.keys():
+        yield (
+            f"config/config.yaml: phantom.{name} is not in {table}; add the row "
+            f"{name}<tab>results/raw/{name}.nrrd, or remove the phantom{_near(name, volumes)}"
+        )
+    for name, row in volumes.items():
+        for column, path in row.items():
+            if column != "path" and not column.startswith("annotation"):
+                continue
+            if path.startswith("results/"):
+                made = {f"results/raw/{p}{end}" for p in config["phantom"] for end in (".nrrd", ".truth.seg.nrrd")}
+                if path not in made:
+                    near = _near(path, made)
+                    yield f"{table}: {column} of {name} is {path}, which no phantom of config.yaml makes{near}"
+                continue
+            files = raw_files(path)
+            if not files:
+                yield f"{table}: {column} of {name}: no file matches {path}; paths are taken from {Path.cwd().name}/"
+            for file in files[:1]:
+                if not Path(file).exists():
+                    parent = Path(file).parent
+                    near = _near(Path(file).name, [p.name for p in parent.iterdir()]) if parent.is_dir() else ""
+                    place = "" if parent.is_dir() else f"; the folder {parent} isn't there either"
+                    yield (
+                        f"{table}: {column} of {name}: no such file {file}{near}{place} "
+                        f"(paths are taken from {Path.cwd().name}/)"
+                    )
+
+
+def _task_problems(task: dict[str, Any], volumes: Table) -> Iterator[str]:
+    known = ["annotation", *annotators(volumes)]
+    for name in task["annotate"]["files"]:
+        if name not in known:
+            yield f"annotate.files.{name}: volumes.tsv has no column annotation_{name}{_near(name, known)}"
+    for name in task["evaluate"]["against"]:
+        if name not in known:
+            yield f"evaluate.against names {name!r}; volumes.tsv has no column annotation_{name}{_near(name, known)}"
+    for box in task["split"]["boxes"]:
+        if box["volume"] not in volumes:
+            near = _near(box["volume"], volumes)
+            yield f"split.boxes names the volume {box['volume']!r}, which volumes.tsv lacks{near}"
+    if task["split"]["by"] == "box" and not task["split"]["boxes"]:
+        yield "split.by is box, but split.boxes is empty; list a test box at least"
+    if task["split"]["by"] != "box" and task["split"]["boxes"]:
+        yield f"split.boxes is only read where split.by is box, it is {task['split']['by']}; change one of them"
+    for name, model in task["models"].items():
+        yield from (f"models.{name}.{text}" for text in _model_problems(model, known))
+
+
+def _model_problems(model: dict[str, Any], known: list[str]) -> Iterator[str]:
+    network, given = model["network"], model["input"]
+    for name in model["learn_from"]:
+        if name not in known:
+            yield f"learn_from names {name!r}; volumes.tsv has no column annotation_{name}{_near(name, known)}"
+    if network["slices"] % 2 == 0:
+        yield f"network.slices is {network['slices']}; use an odd number, the middle slice is predicted"
+    if network["dimensions"] == 3 and network["slices"] > 1:
+        yield "network.slices is for 2 dimensions; a network of 3 dimensions sees input.patch_voxels, so use 1"
+    if network["dimensions"] == 3 and given["size"]:
+        yield "input.size scales slices, which a network of 3 dimensions doesn't see; use null and input.patch_voxels"
+    if network["dimensions"] == 2 and given["patch_voxels"][0] != 1:
+        yield f"input.patch_voxels is {given['patch_voxels']}; a network of 2 dimensions predicts one slice, so Z is 1"
+    multiple = 2 ** (len(network["widths"]) - 1)
+    key, sizes = ("size", given["size"]) if given["size"] else ("patch_voxels", given["patch_voxels"])
+    used = sizes if network["dimensions"] == 3 else sizes[-2:]
+    if any(size % multiple for size in used):
+        widths = len(network["widths"])
+        yield f"input.{key} is {sizes}; {widths} widths pool to one {multiple}th, so use multiples of {multiple}"
+
+
+def _near(word: str, options: Iterable[str]) -> str:
+    options = sorted(str(option) for option in options)
+    match = difflib.get_close_matches(word, options, 1)
+    return f"; did you mean {match[0]!r}?" if match else f"; known: {', '.join(options[:8])}" if options else ""

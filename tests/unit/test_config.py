@@ -1,0 +1,166 @@
+"""A wrong configuration is refused with the file, the key, the value and the mend; a right one is completed."""
+
+from pathlib import Path
+
+import pytest
+
+from voxloom import config, references
+from voxloom.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def schema(name):
+    return config.read_yaml(ROOT / "workflow" / "schemas" / f"{name}.schema.yaml")
+
+
+TASK = {"annotate": {"recipe": [{"threshold": {"below": 60}}]}, "models": {"m": {"optimiser": {"learning_rate": 0.1}}}}
+
+
+def check_task(**changes):
+    return config.check({**TASK, **changes}, schema("task"), name="config/tasks/t.yaml")
+
+
+def test_defaults_are_filled_in_at_every_depth():
+    task = check_task()
+    assert task["distance"] == {"clip_um": 10.0}
+    assert task["models"]["m"]["network"]["widths"] == [32, 64, 128]
+    assert task["models"]["m"]["augment"]["flip"] == 0.0
+
+
+def test_step_defaults_are_filled_in_inside_recipes():
+    steps = [{"threshold": {"above": 3}}, {"subtract": [{"threshold": {"above": 9}}, {"grow": {"grow_um": 4}}]}]
+    recipe = check_task(annotate={"recipe": steps})["annotate"]["recipe"]
+    assert recipe[1]["subtract"][1]["grow"] == {"grow_um": 4, "mode": "exact"}
+
+
+def test_the_order_of_keys_changes_nothing():
+    reordered = {"models": TASK["models"], "annotate": TASK["annotate"]}
+    assert str(check_task()) == str(config.check(reordered, schema("task"), name="t"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"distance": {"clip_mu": 5}}, r"config/tasks/t.yaml: distance.clip_mu is not a key; did you mean 'clip_um'\?"),
+        ({"distance": {"clip_um": -1}}, r"distance.clip_um is -1; must be above 0 \(Beyond this every voxel"),
+        ({"distance": {"clip_um": "10,5"}}, r"distance.clip_um is '10,5'; expected a number; write a decimal point"),
+        ({"split": {"test_fraction": "30%"}}, r"test_fraction is '30%'; expected a number; write a fraction, 0.3"),
+        ({"split": {"by": "slice"}}, r"split.by is 'slice'; known: block, volume, region, box"),
+        ({"split": {"block_um": [1.0, 2.0]}}, r"split.block_um has 2 values; expected 3"),
+        ({"annotate": {}}, r"annotate.recipe is missing: Steps in order"),
+        ({"annotate": {"recipe": [{"treshold": {"above": 1}}]}}, r"recipe\[0\].treshold is not a key; did you mean"),
+        ({"annotate": {"recipe": [{"remove_small_objects": {}}]}}, r"give one of min_size_voxels, min_size_um3"),
+        ({"models": {"m": {"optimiser": {}}}}, r"models.m.optimiser.learning_rate is missing"),
+    ],
+)
+def test_messages_name_file_key_value_and_mend(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        check_task(**changes)
+
+
+def test_all_problems_are_told_at_once():
+    with pytest.raises(ConfigError, match="2 problems") as caught:
+        check_task(distance={"clip_um": 0}, split={"folds": 0})
+    assert "distance.clip_um" in str(caught.value)
+    assert "split.folds" in str(caught.value)
+
+
+def test_yaml_numbers_without_a_dot_are_numbers(tmp_path):
+    (tmp_path / "a.yaml").write_text("rate: 1e-3\nname: 1e3x\n")
+    assert config.read_yaml(tmp_path / "a.yaml") == {"rate": 0.001, "name": "1e3x"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: 2\na: 3\n", r"line 3: the key 'a' stands twice"),
+        ("a: [1, 2\nb: 3\n", r"a.yaml line \d: .*check the indentation"),
+    ],
+)
+def test_yaml_mistakes_name_the_line(tmp_path, text, message):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        config.read_yaml(tmp_path / "a.yaml")
+
+
+def test_yaml_that_would_execute_code_is_refused(tmp_path):
+    (tmp_path / "a.yaml").write_text("a: !!python/object/apply:os.system ['true']\n")
+    with pytest.raises(ConfigError, match="could not determine a constructor"):
+        config.read_yaml(tmp_path / "a.yaml")
+
+
+def test_a_missing_file_names_the_nearest_one(tmp_path):
+    (tmp_path / "axons.yaml").write_text("{}")
+    with pytest.raises(ConfigError, match="no such file; did you mean 'axons.yaml'"):
+        config.read_yaml(tmp_path / "axon.yaml")
+
+
+def volumes(tmp_path, text):
+    (tmp_path / "volumes.tsv").write_text(text)
+    return config.read_volumes(tmp_path / "volumes.tsv", schema("volumes"))
+
+
+def test_one_voxel_size_stands_for_three(tmp_path):
+    table = volumes(tmp_path, "volume\tpath\tvoxel_size_um\tregion\na\ta.nrrd\t1.17\t\nb\tb.nrrd\t4, 1, 1\tVP\n")
+    assert table["a"]["voxel_size_um"] == [1.17] * 3
+    assert table["b"]["voxel_size_um"] == [4.0, 1.0, 1.0]
+    assert (table["a"]["region"], table["b"]["region"]) == ("", "VP")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("volume,path\na,b\n", "looks comma-separated, tabs are needed"),
+        ("volume\tpath\nmy volume\ta\n", r"volumes.tsv line 2: volume name 'my volume'; use letters"),
+        ("volume\tpath\na\tx\na\ty\n", r"line 3: the volume 'a' stands on an earlier line"),
+        ("volume\tpath\tvoxel_size_um\na\tx\t1.17um\n", r"voxel_size_um is '1.17um'; expected a number"),
+        ("volume\tpath\tvoxel_size_um\na\tx\t1,2\n", r"voxel_size_um has 2 values; expected 3"),
+        ("volume\tpath\tvoxel_size_um\na\tx\t0\n", r"voxel_size_um\[0\] is 0.0; must be above 0"),
+        ("volume\tpath\tspacing\na\tx\t1\n", r"spacing is not a key"),
+        ("volume\tpath\n", "no volume below the header line"),
+        ("", "is empty"),
+    ],
+)
+def test_table_messages_name_line_column_and_mend(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        volumes(tmp_path, text)
+
+
+def references_of(tmp_path, monkeypatch, *, task=None, row=None, phantom=None):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.nrrd").touch()
+    settings = {"volumes": "volumes.tsv", "tasks": {"t": ["m"]}, "phantom": phantom or {}}
+    complete = config.check(settings, schema("config"), name="config.yaml")
+    table = {"a": {"path": "a.nrrd", "region": "", "axes": "", **(row or {})}}
+    references.check_references(complete, table, {"t": check_task(**(task or {}))})
+
+
+def test_a_right_configuration_passes(tmp_path, monkeypatch):
+    references_of(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"row": {"path": "b.nrrd"}}, r"path of a: no such file b.nrrd; did you mean 'a.nrrd'"),
+        ({"row": {"path": "tifs/*.tif"}}, r"no file matches tifs/\*.tif"),
+        (
+            {"task": {"evaluate": {"against": ["truth"]}}},
+            r"evaluate.against names 'truth'; .* no column annotation_truth",
+        ),
+        ({"phantom": {"b": {}}}, r"phantom.b is not in volumes.tsv; add the row"),
+        (
+            {"task": {"models": {"m": {"optimiser": {"learning_rate": 1}, "network": {"slices": 2}}}}},
+            r"models.m.network.slices is 2; use an odd number",
+        ),
+        (
+            {"task": {"models": {"m": {"optimiser": {"learning_rate": 1}, "input": {"size": [401, 400]}}}}},
+            r"models.m.input.size is \[401, 400\]; 3 widths pool to one 4th, so use multiples of 4",
+        ),
+        ({"task": {"split": {"by": "box"}}}, r"split.by is box, but split.boxes is empty"),
+    ],
+)
+def test_references_that_lead_nowhere_are_named(tmp_path, monkeypatch, given, message):
+    with pytest.raises(ConfigError, match=message):
+        references_of(tmp_path, monkeypatch, **given)

@@ -1,0 +1,120 @@
+"""Checked configuration, tables, and every helper of the rules."""
+
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+ROOT = Path(str(workflow.current_basedir)).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "src"))  # Snakemake hands its sys.path on to every script, whatever runs it
+
+from voxloom import config as checked
+from voxloom import provenance, references
+from voxloom.errors import ConfigError
+from voxloom.references import one_of
+
+
+def schema(name):
+    """A JSON schema of workflow/schemas."""
+    return checked.read_yaml(ROOT / "workflow" / "schemas" / f"{name}.schema.yaml")
+
+
+try:
+    CONFIG = checked.check(config, schema("config"), name="config/config.yaml")
+    VOLUMES = checked.read_volumes(CONFIG["volumes"], schema("volumes"))
+    TASKS = checked.read_tasks(CONFIG["tasks"], folder=CONFIG["task_folder"], schema=schema("task"))
+    references.check_references(CONFIG, VOLUMES, TASKS)
+except ConfigError as error:
+    raise WorkflowError(str(error)) from None
+
+ANNOTATION_DEFAULTS = checked.check({}, schema("task")["$defs"]["annotation_file"], name="annotate.files")
+ANNOTATORS = references.annotators(VOLUMES)
+FOLDS = {task: [str(fold) for fold in range(references.number_of_folds(TASKS[task]))] for task in TASKS}
+
+
+wildcard_constraints:
+    volume=one_of(VOLUMES),
+    task=one_of(TASKS),
+    model=one_of({model for task in TASKS.values() for model in task["models"]}),
+    fold=r"\d+",
+    annotator=one_of(ANNOTATORS),
+
+
+def code_version(rule_name):
+    """A hash of the rule's script and of the library behind it: an edited algorithm reruns what reaches it."""
+    return provenance.code_version(ROOT / "scripts" / f"{rule_name}.py")
+
+
+def memory_mib(wildcards, attempt):
+    """The configured memory of a job; a job that was killed for memory is tried again with more."""
+    return CONFIG["resources"]["memory_mib"] * attempt
+
+
+def raw_files(wildcards):
+    """Files behind a volume's path: one, or all that match a pattern."""
+    return references.raw_files(VOLUMES[wildcards.volume]["path"])
+
+
+def conversion_settings(wildcards):
+    """What a volume's row says about its file; who annotated it or its region converts nothing again."""
+    row = VOLUMES[wildcards.volume]
+    return {key: row[key] for key in ("path", "voxel_size_um", "axes", "slices") if key in row}
+
+
+def annotation_path(wildcards):
+    """The path in volumes.tsv of an annotator's file; no such column is no such rule."""
+    column = f"annotation{wildcards.annotator.replace('.', '_')}"
+    return VOLUMES[wildcards.volume].get(column, f"column {column} of volumes.tsv")
+
+
+def annotation_files(wildcards):
+    """Files behind an annotator's path."""
+    return references.raw_files(annotation_path(wildcards))
+
+
+def annotation_settings(wildcards):
+    """How an annotator's file is read for a task."""
+    files = TASKS[wildcards.task]["annotate"]["files"]
+    return files.get(wildcards.annotator.removeprefix(".") or "annotation", ANNOTATION_DEFAULTS)
+
+
+def split_networks(wildcards):
+    """What decides how far the task's networks see; nothing else of a model moves the split."""
+    models = TASKS[wildcards.task]["models"]
+    return {name: {"network": model["network"], "input": model["input"]} for name, model in models.items()}
+
+
+def annotation_store(task, volume, name):
+    """Where the annotation of that name is; "annotation" is the recipe's, or the file that replaces it."""
+    folder = "annotations" if name == "annotation" else f"annotations.{name}"
+    return f"results/{folder}/{task}/{volume}.zarr"
+
+
+def annotation_stores(task, names):
+    """Stores of the named annotations, of every volume that has them."""
+    return [
+        annotation_store(task, volume, name)
+        for name in names
+        for volume, row in VOLUMES.items()
+        if name == "annotation" or f"annotation_{name}" in row
+    ]
+
+
+def learnt_annotations(wildcards):
+    """Annotations that a model learns from, the winning ones first."""
+    return annotation_stores(wildcards.task, TASKS[wildcards.task]["models"][wildcards.model]["learn_from"])
+
+
+def scored_annotations(wildcards):
+    """Annotations that a task is scored against."""
+    return annotation_stores(wildcards.task, TASKS[wildcards.task]["evaluate"]["against"])
+
+
+def model_folders(pattern):
+    """The pattern filled in for every task, model and fold that runs."""
+    return [
+        pattern.format(task=task, model=model, fold=fold)
+        for task, settings in TASKS.items()
+        for model in settings["models"]
+        for fold in FOLDS[task]
+    ]

@@ -1,0 +1,21 @@
+rule convert:
+    """Any raw file as OME-Zarr, with its voxel size in um, origin, header and checksum."""
+    input:
+        raw=raw_files,
+    output:
+        volume=directory("results/volumes/{volume}.zarr"),
+    log:
+        "results/logs/convert/{volume}.log",
+    benchmark:
+        "results/benchmarks/convert/{volume}.tsv"
+    conda:
+        "../../envs/voxloom.yaml"
+    threads: CONFIG["resources"]["threads"]
+    resources:
+        mem_mb=memory_mib,
+    params:
+        convert=CONFIG["convert"],
+        volume=conversion_settings,
+        code=code_version("convert"),
+    script:
+        "../../scripts/convert.py"

@@ -1,0 +1,29 @@
+rule evaluate:
+    """Threshold chosen on validation, applied to test; precision-recall curves, scores with 95 % intervals, reliability."""
+    input:
+        predictions=collect("results/predictions/{{task}}/{{model}}/{{fold}}/{volume}.zarr", volume=VOLUMES),
+        volumes=collect("results/volumes/{volume}.zarr", volume=VOLUMES),
+        annotations=scored_annotations,
+        split=rules.split.output.split,
+        model=rules.train.output.model,
+    output:
+        threshold="results/evaluation/{task}/{model}/{fold}/threshold.json",
+        scores="results/evaluation/{task}/{model}/{fold}/scores.csv",
+        curve="results/evaluation/{task}/{model}/{fold}/curve.csv",
+        reliability="results/evaluation/{task}/{model}/{fold}/reliability.csv",
+        recipe="results/evaluation/{task}/{model}/{fold}/recipe.csv",
+    log:
+        "results/logs/evaluate/{task}/{model}/{fold}.log",
+    benchmark:
+        "results/benchmarks/evaluate/{task}/{model}/{fold}.tsv"
+    conda:
+        "../../envs/voxloom.yaml"
+    threads: CONFIG["resources"]["threads"]
+    resources:
+        mem_mb=memory_mib,
+    params:
+        evaluate=lookup("{task}/evaluate", within=TASKS),
+        seed=lookup("{task}/seed", within=TASKS),
+        code=code_version("evaluate"),
+    script:
+        "../../scripts/evaluate.py"

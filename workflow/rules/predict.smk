@@ -1,0 +1,21 @@
+rule predict:
+    """A network's output over a whole volume; probability as uint8."""
+    input:
+        volume=rules.convert.output.volume,
+        model=rules.train.output.model,
+    output:
+        prediction=directory("results/predictions/{task}/{model}/{fold}/{volume}.zarr"),
+    log:
+        "results/logs/predict/{task}/{model}/{fold}/{volume}.log",
+    benchmark:
+        "results/benchmarks/predict/{task}/{model}/{fold}/{volume}.tsv"
+    conda:
+        "../../envs/voxloom.yaml"
+    threads: CONFIG["resources"]["threads"]
+    resources:
+        mem_mb=memory_mib,
+        device=CONFIG["resources"]["device"],
+    params:
+        code=code_version("predict"),
+    script:
+        "../../scripts/predict.py"

@@ -1,0 +1,24 @@
+rule train:
+    """A network trained on the split's training boxes; weights, log, settings and model card."""
+    input:
+        volumes=collect("results/volumes/{volume}.zarr", volume=VOLUMES),
+        annotations=learnt_annotations,
+        split=rules.split.output.split,
+    output:
+        model=directory("results/models/{task}/{model}/{fold}"),
+    log:
+        "results/logs/train/{task}/{model}/{fold}.log",
+    benchmark:
+        "results/benchmarks/train/{task}/{model}/{fold}.tsv"
+    conda:
+        "../../envs/voxloom.yaml"
+    threads: CONFIG["resources"]["threads"]
+    resources:
+        mem_mb=memory_mib,
+        device=CONFIG["resources"]["device"],
+    params:
+        model=lookup("{task}/models/{model}", within=TASKS),
+        seed=lookup("{task}/seed", within=TASKS),
+        code=code_version("train"),
+    script:
+        "../../scripts/train.py"
