@@ -13,6 +13,7 @@ report: "workflow/report/workflow.rst"
 
 include: "workflow/rules/common.smk"  # checked configuration, tables, helpers
 include: "workflow/rules/phantom.smk"  # nothing                -> raw volume and its truth (demo only)
+include: "workflow/rules/fetch.smk"  # an address             -> raw file (examples only)
 include: "workflow/rules/convert.smk"  # raw file               -> volume
 include: "workflow/rules/annotate.smk"  # volume, recipe         -> annotation
 include: "workflow/rules/distance.smk"  # annotation             -> distance map

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from checkout import Checkout
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -21,3 +22,11 @@ def shared_data() -> Path:
 def golden() -> Path:
     """Folder of reference values."""
     return ROOT / "tests" / "golden" / "data"
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """The embedded demo, run from beginning to end in a copy of the repository. Don't edit it; copy it."""
+    checkout = Checkout.new(tmp_path_factory.mktemp("demo") / "checkout")
+    checkout.run()
+    return checkout

@@ -104,9 +104,10 @@ def _volume_problems(config: dict[str, Any], volumes: Table) -> Iterator[str]:
                 continue
             if path.startswith("results/"):
                 made = {f"results/raw/{p}{end}" for p in config["phantom"] for end in (".nrrd", ".truth.seg.nrrd")}
+                made |= {f"results/downloads/{file}" for file in config["downloads"]}
                 if path not in made:
                     near = _near(path, made)
-                    yield f"{table}: {column} of {name} is {path}, which no phantom of config.yaml makes{near}"
+                    yield f"{table}: {column} of {name} is {path}, which no phantom or download makes{near}"
                 continue
             files = raw_files(path)
             if not files:

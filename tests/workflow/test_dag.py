@@ -1,0 +1,115 @@
+"""What runs again after which change; asked of Snakemake after a complete run of the demo."""
+
+import pytest
+
+TASKS, MODELS, VOLUMES = 2, 2, 2
+AFTER_TRAIN = {"train": 1, "predict": VOLUMES, "evaluate": 1, "segment": VOLUMES, "measure": VOLUMES, "report": 1}
+
+
+@pytest.fixture
+def finished(demo, tmp_path):
+    """A complete run, to be edited."""
+    return demo.copy(tmp_path / "finished")
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    assert finished.planned() == {}
+
+
+def test_a_changed_learning_rate_reruns_the_training_of_that_model_and_what_follows(finished):
+    finished.edit("config/tasks/vessels.yaml", "learning_rate: 2.0e-3", "learning_rate: 1.0e-3")
+    assert finished.planned() == AFTER_TRAIN
+
+
+def test_a_changed_recipe_step_reruns_annotate_and_what_follows_for_that_task(finished):
+    finished.edit("config/tasks/vessels.yaml", "grow_um: 4.0", "grow_um: 4.5")
+    assert finished.planned() == {
+        "annotate": VOLUMES,
+        "distance": VOLUMES,
+        "split": 1,
+        "train": MODELS,
+        "predict": MODELS * VOLUMES,
+        "evaluate": MODELS,
+        "segment": MODELS * VOLUMES,
+        "measure": MODELS * VOLUMES,
+        "report": 1,
+    }
+
+
+def test_a_changed_distance_clip_reruns_distance_only(finished):
+    finished.edit("config/tasks/axons.yaml", "clip_um: 10.0", "clip_um: 12.0")
+    assert finished.planned() == {"distance": VOLUMES}
+
+
+def test_an_edited_report_caption_reruns_the_report_only(finished):
+    finished.edit("workflow/report/captions.yaml", "precision", "exactness")
+    assert finished.planned() == {"report": 1}
+
+
+def test_a_changed_report_title_reruns_the_report_only(finished):
+    finished.edit("config/config.yaml", "title: voxloom demo", "title: my demo")
+    assert finished.planned() == {"report": 1}
+
+
+def test_an_edited_library_function_reruns_what_reaches_it_and_no_more(finished):
+    finished.edit("src/voxloom/measure.py", "\n\ndef ", "\n\nADDED = 1\n\n\ndef ")
+    assert finished.planned() == {"measure": TASKS * MODELS * VOLUMES, "report": 1}
+
+
+def test_an_edited_algorithm_reruns_its_stage(finished):
+    finished.edit("src/voxloom/inference.py", "\n\ndef ", "\n\nADDED = 1\n\n\ndef ")
+    planned = finished.planned()
+    assert planned["predict"] == TASKS * MODELS * VOLUMES
+    assert planned["train"] == TASKS * MODELS  # validation during training predicts too
+    assert "annotate" not in planned
+    assert "convert" not in planned
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("src/voxloom/annotate.py", "", ""),
+        ("config/tasks/axons.yaml", "# beyond this every voxel is just", "# further away is"),
+        ("config/config.yaml", "threads: 1", "threads: 2"),
+    ],
+    ids=["comment in the library", "comment in the configuration", "threads"],
+)
+def test_what_changes_no_result_reruns_nothing(finished, name, old, new):
+    if name.endswith(".py"):
+        path = finished.folder / name
+        path.write_text(path.read_text() + "\n# a remark\n")
+    else:
+        finished.edit(name, old, new)
+    assert finished.planned() == {}
+
+
+def test_the_order_of_keys_reruns_nothing(finished):
+    finished.edit(
+        "config/tasks/vessels.yaml",
+        "  block_um: [20.0, null, null]\n  gap_um: 5.0\n",
+        "  gap_um: 5.0\n  block_um: [20.0, null, null]\n",
+    )
+    assert finished.planned() == {}
+
+
+def test_new_file_times_rerun_nothing(finished):
+    for path in [*(finished.folder / "scripts").iterdir(), *(finished.folder / "src").rglob("*.py")]:
+        path.touch()
+    assert finished.planned() == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("config/config.yaml", "tasks:", "taks:", "taks is not a key; did you mean 'tasks'?"),
+        ("config/config.yaml", "axons: [as-published", "axons: [as-publishd", "did you mean 'as-published'?"),
+        ("config/config.yaml", "phantom-a: {seed: 1", "phantom-x: {seed: 1", "phantom.phantom-x is not in config/volumes.tsv"),
+        ("config/tasks/axons.yaml", "clip_um: 10.0", "clip: 10.0", "config/tasks/axons.yaml: distance.clip is not a key"),
+        ("config/volumes.tsv", "results/raw/phantom-a.nrrd", "raw/a.nrrd", "no such file raw/a.nrrd"),
+    ],
+)
+def test_a_wrong_configuration_stops_before_anything_runs(finished, name, old, new, message):
+    finished.edit(name, old, new)
+    said = finished.run("--dry-run", fails=True)
+    assert message in said
+    assert "Traceback" not in said

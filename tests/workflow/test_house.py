@@ -1,0 +1,145 @@
+"""The house is in order: formatting, types, layers, names, pins, and pages that follow the code."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from voxloom.provenance import code_version, reached_modules
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+RULE_FILES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
+STAGES = [path.stem for path in RULE_FILES if path.stem != "common"]
+
+
+def succeeds(*command):
+    done = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}"
+
+
+def rules():
+    """Name and text of every rule."""
+    for path in RULE_FILES:
+        for block in re.split(r"^rule ", path.read_text(), flags=re.M)[1:]:
+            yield block.split(":", 1)[0], block, path
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [BIN / "ruff", "check", "."],
+        [BIN / "ruff", "format", "--check", "."],
+        [BIN / "mypy"],
+        [BIN / "lint-imports"],
+        [BIN / "snakefmt", "--check", "--compact-diff", "Snakefile", "workflow"],
+        [BIN / "codespell", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs", "src", "scripts", "workflow", "config"],
+        [sys.executable, "-m", "snakemake", "--lint"],
+        [sys.executable, "docs/generate.py", "--check"],
+    ],
+    ids=lambda command: " ".join(Path(word).name for word in command[:3]),
+)
+def test_checks_pass(command):
+    succeeds(*command)
+
+
+def test_the_root_snakefile_includes_every_rule_file_and_nothing_else():
+    included = re.findall(r'include: "workflow/rules/(\w+)\.smk"', (ROOT / "Snakefile").read_text())
+    assert sorted(included) == sorted([*STAGES, "common"])
+
+
+@pytest.mark.parametrize(("name", "text", "path"), list(rules()), ids=lambda value: value if isinstance(value, str) else "")
+def test_every_rule_has_its_own_docstring_log_script_and_environment(name, text, path):
+    assert name == path.stem or name.startswith(path.stem + "_"), "a rule is named after its stage"
+    assert re.search(r'^    """.+', text, re.M), "the docstring is the manual"
+    assert f'"results/logs/{name}/' in text or f'"results/logs/{name}.log"' in text
+    if "script:" in text:
+        assert f'"../../scripts/{name}.py"' in text
+        assert f'code=code_version("{name}")' in text
+        assert '"../../envs/voxloom.yaml"' in text
+        assert (ROOT / "scripts" / f"{name}.py").is_file()
+
+
+def test_no_script_is_without_its_rule():
+    names = {name for name, _, _ in rules()}
+    assert {path.stem for path in (ROOT / "scripts").glob("*.py")} <= names
+
+
+def test_scripts_define_nothing():
+    for path in (ROOT / "scripts").glob("*.py"):
+        kinds = (ast.FunctionDef, ast.ClassDef, ast.If, ast.While, ast.Try)
+        found = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
+        assert not found, f"{path.name} line {found[0].lineno}: what wants logic belongs in the library"
+
+
+def pins(text):
+    return dict(re.findall(r"^\s*-?\s*([a-z0-9-]+) ?={1,2}\s?([0-9][\w.]*)", text, re.M))
+
+
+def test_the_conda_environment_pins_what_the_lock_pins():
+    lock = pins((ROOT / "constraints.txt").read_text())
+    environment = pins((ROOT / "envs" / "voxloom.yaml").read_text())
+    other_name = {"pytorch": "torch"}
+    assert len(environment) > 15
+    for name, version in environment.items():
+        if name != "python":
+            assert lock[other_name.get(name, name)] == version, f"envs/voxloom.yaml: {name} {version}"
+
+
+def test_every_import_of_a_job_is_in_its_environment():
+    dependencies = yaml.safe_load((ROOT / "envs" / "voxloom.yaml").read_text())["dependencies"]
+    declared = set(pins("\n".join(f"- {d}" for d in dependencies[:-1])) | pins("\n".join(dependencies[-1]["pip"])))
+    package_of = {
+        "skimage": "scikit-image",
+        "torch": "pytorch",
+        "yaml": "pyyaml",
+        "cc3d": "connected-components-3d",
+        "mpl_toolkits": "matplotlib",
+    }
+    for script in (ROOT / "scripts").glob("*.py"):
+        files = [script, *(module_file(name) for name in reached_modules(script))]
+        names = {top for file in files for top in imported(file)}
+        outside = names - set(sys.stdlib_module_names) - {"voxloom", "snakemake"}
+        missing = {package_of.get(name, name) for name in outside} - declared
+        assert not missing, f"{script.name} needs {missing}, which envs/voxloom.yaml lacks"
+
+
+def module_file(name):
+    path = ROOT / "src" / Path(*name.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield node.module.split(".")[0]
+
+
+def test_code_version_sees_code_but_not_comments_or_docstrings(tmp_path):
+    script = tmp_path / "a.py"
+    versions = []
+    for text in ('"""One."""\nx = 1\n', '"""Two."""\nx = 1  # why\n', "x = 2\n"):
+        script.write_text(text)
+        code_version.__globals__["_normal_form"].cache_clear()
+        code_version.__globals__["_imports"].cache_clear()
+        versions.append(code_version(script))
+    assert versions[0] == versions[1] != versions[2]
+
+
+def test_training_does_not_reach_what_only_the_report_needs():
+    assert "voxloom.report" not in reached_modules(ROOT / "scripts" / "train.py")
+    assert "voxloom.distance" not in reached_modules(ROOT / "scripts" / "convert.py")
+    assert "voxloom.networks" in reached_modules(ROOT / "scripts" / "predict.py")
+
+
+def test_there_is_no_absolute_path_of_a_machine_in_the_repository():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    pattern = re.compile(rb"(^|[^\w.])/(home|root|work|Users)/\w")
+    guilty = [name for name in listed if name != "tests/workflow/test_house.py" and pattern.search((ROOT / name).read_bytes())]
+    assert not guilty

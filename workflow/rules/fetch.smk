@@ -1,0 +1,15 @@
+rule fetch:
+    """A public file of an example, downloaded and checked; runs only where config.yaml lists downloads."""
+    output:
+        file="results/downloads/{file}",
+    log:
+        "results/logs/fetch/{file}.log",
+    conda:
+        "../../envs/voxloom.yaml"
+    wildcard_constraints:
+        file=one_of(CONFIG["downloads"]),
+    params:
+        download=lambda wildcards: CONFIG["downloads"][wildcards.file],
+        code=code_version("fetch"),
+    script:
+        "../../scripts/fetch.py"
