@@ -130,9 +130,7 @@ def reproducible(*, threads: int) -> Iterator[None]:
     )
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = (
-        False  # no memory is read before it is written; this costs time
-    )
+    deterministic.fill_uninitialized_memory = False  # no memory is read before it is written; filling costs time
     torch.backends.cudnn.benchmark = False
     try:
         yield

@@ -1,0 +1,349 @@
+"""What a training step sees: a pure function of seed, epoch and step, so that resuming and workers change nothing."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from voxloom import networks
+from voxloom.blocks import grid
+from voxloom.errors import ModelError, SplitError
+from voxloom.intensity import Moments, Normalisation
+from voxloom.labelled import Box, Shape, TrainingVolume, labelled_volumes, reflected
+from voxloom.volume import IGNORE, split_annotation
+
+LOGGER = logging.getLogger("voxloom")
+MOST_BALANCED_WEIGHT = 20.0
+SCAN_EDGE = 64
+PATCHES, ORDER = 1, 2  # streams of random numbers
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one step.
+
+    Parameters
+    ----------
+    image : Tensor of float32, shape (N, C, [Z,] Y, X)
+        Normalised.
+    mask : Tensor of float32, shape (N, 1, [Z,] Y, X)
+        Foreground is 1.
+    ignore : Tensor of bool, same shape
+    """
+
+    image: Tensor
+    mask: Tensor
+    ignore: Tensor
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A small box of a volume, and how many voxels of each kind can be a patch's centre in it."""
+
+    volume: int
+    box: Box
+    start: Shape
+    shape: Shape
+    counts: tuple[int, int, int, int]
+
+
+class Sampler:
+    """Picks training samples from stored volumes.
+
+    Whole slices are taken, each once an epoch in shuffled order, where the model scales them (``input.size``) or where
+    a patch would be as large as every slice; otherwise patches.
+
+    Parameters
+    ----------
+    volumes : mapping of str to TrainingVolume
+    boxes : sequence of Box
+        Of one fold; those of part train are used.
+    settings : mapping
+        A model's settings (``$defs/model`` of the task schema, defaults filled in).
+    seed : int
+    memory_mib : float
+        What training boxes may take in memory; where they are larger, patches are read from the store.
+
+    Attributes
+    ----------
+    normalisation : Normalisation
+    positive_weight : float
+        Of the loss; "balanced" resolved.
+    samples_per_epoch, steps_per_epoch : int
+    whole_slices : bool
+
+    Raises
+    ------
+    ModelError
+        If patches don't fit the network, or the training boxes hold nothing to learn from.
+    SplitError
+        If there are no training boxes.
+    """
+
+    def __init__(
+        self,
+        volumes: Mapping[str, TrainingVolume],
+        *,
+        boxes: Sequence[Box],
+        settings: Mapping[str, Any],
+        seed: int,
+        memory_mib: float,
+    ) -> None:
+        check_input(settings)
+        self.settings, self.seed = settings, seed
+        self.parts = labelled_volumes(volumes, boxes, part="train")
+        if not self.parts:
+            raise SplitError("the split has no training box in this fold; give it fewer test and validation blocks")
+        self.dimensions, self.slices = settings["network"]["dimensions"], settings["network"]["slices"]
+        self.factor = networks.size_factor(settings["network"])
+        self.patch: Shape = tuple(settings["input"]["patch_voxels"])
+        self.whole_slices = self.dimensions == 2 and (
+            settings["input"]["size"] is not None
+            or all(
+                size <= edge for part in self.parts for size, edge in zip(part.shape[1:], self.patch[1:], strict=True)
+            )
+        )
+        self._hold(memory_mib)
+        self._scan()
+        self._set_epoch()
+
+    def _hold(self, memory_mib: float) -> None:
+        """Read what training needs into memory if it fits."""
+        beside = self.slices // 2
+        for part in self.parts:
+            _, height, width = part.shape
+            margin = (beside, height, width) if self.whole_slices else [n + beside for n in self.patch]
+            if part.bytes_held(margin) / 2**20 <= memory_mib:
+                memory_mib -= part.bytes_held(margin) / 2**20
+                part.hold(margin)
+            else:
+                LOGGER.info("%s is larger than the memory left: its training samples are read from disk", part.name)
+
+    def _scan(self) -> None:
+        """One pass over the training boxes: grey values' moments, and where annotated and foreground voxels are."""
+        moments = Moments()
+        self.cells: list[_Cell] = []
+        self.planes: list[tuple[int, int]] = []
+        for number, part in enumerate(self.parts):
+            annotated_planes: set[int] = set()
+            for box in part.boxes:
+                for block in grid(box.shape, (SCAN_EDGE,) * 3):
+                    edges = [(axis.start, axis.stop) for axis in block.core]
+                    start = tuple(low + first for low, (first, _) in zip(box.start, edges, strict=True))
+                    shape = tuple(last - first for first, last in edges)
+                    moments = moments.joined(part.image(start, shape))
+                    codes = part.codes(start, shape)
+                    firsts = part.codes(start, shape, first_only=True)
+                    counts = tuple(int(np.count_nonzero(kind)) for kind in _kinds(codes, firsts))
+                    self.cells.append(_Cell(number, box, start, shape, counts))  # type: ignore[arg-type]
+                    annotated_planes |= {start[0] + int(z) for z in np.flatnonzero((codes != IGNORE).any(axis=(1, 2)))}
+            self.planes += [(number, z) for z in sorted(annotated_planes)]
+        self.ends = np.cumsum([cell.counts for cell in self.cells], axis=0)  # (cells, kinds)
+        annotated, foreground, by_first, _ = (int(n) for n in self.ends[-1])
+        if foreground == 0:
+            raise ModelError(
+                f"the training boxes hold {annotated} annotated voxels and no foreground: nothing can be learnt; "
+                "look at the annotation and the split's map"
+            )
+        if by_first == 0 and self.settings["annotator_share"] > 0:
+            raise ModelError(
+                f"annotator_share is {self.settings['annotator_share']}, but the first of learn_from "
+                f"({self.settings['learn_from'][0]}) annotated nothing in the training boxes; set it to 0"
+            )
+        dtypes = sorted({str(part.image((0, 0, 0), (1, 1, 1)).dtype) for part in self.parts})
+        self.normalisation = Normalisation(
+            self.settings["input"]["normalise"], moments.mean, moments.deviation, dtypes[0]
+        )
+        weight = self.settings["loss"]["positive_weight"]
+        balanced = min(max(annotated - foreground, 1) / foreground, MOST_BALANCED_WEIGHT)
+        self.positive_weight = balanced if weight == "balanced" else float(weight)
+        self.annotated_voxels, self.foreground_voxels = annotated, foreground
+
+    def _set_epoch(self) -> None:
+        samples = self.settings["samples_per_epoch"]
+        if samples is None and self.whole_slices:
+            samples = len(self.planes)
+        elif samples is None:
+            samples = max(1, math.ceil(self.annotated_voxels / math.prod(self.patch)))
+        self.samples_per_epoch = int(samples)
+        self.steps_per_epoch = math.ceil(self.samples_per_epoch / self.settings["batch_size"])
+        heights, widths = ([part.shape[axis] for part in self.parts] for axis in (1, 2))
+        target = self.settings["input"]["size"] or (max(heights), max(widths))
+        # every sample has the same size, and one that the network can pool
+        self.plane_shape = tuple(-(-n // f) * f for n, f in zip(target, self.factor[1:], strict=True))
+
+    def batch(self, epoch: int, step: int) -> Batch:
+        """The samples of one step.
+
+        Parameters
+        ----------
+        epoch, step : int
+            From 0; `step` below `steps_per_epoch`.
+
+        Returns
+        -------
+        batch : Batch
+            Depends on nothing but the arguments and the sampler's own settings.
+        """
+        size = self.settings["batch_size"]
+        numbers = range(step * size, min((step + 1) * size, self.samples_per_epoch))
+        read = self._slice if self.whole_slices else self._patch
+        images, codes = zip(*(read(epoch, number) for number in numbers), strict=True)
+        joined = np.stack(codes)[:, None]
+        mask, ignore = split_annotation(joined)
+        return Batch(
+            torch.from_numpy(np.stack(images)),
+            torch.from_numpy(mask.astype(np.float32)),
+            torch.from_numpy(ignore),
+        )
+
+    def _slice(self, epoch: int, number: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """Image (C, Y, X) and codes (Y, X) of a whole slice."""
+        turn, place = divmod(number, len(self.planes))
+        order = np.random.default_rng([self.seed, ORDER, epoch, turn]).permutation(len(self.planes))
+        volume, z = self.planes[order[place]]
+        part = self.parts[volume]
+        _, height, width = part.shape
+        stack = self.normalisation.apply(part.image((z - self.slices // 2, 0, 0), (self.slices, height, width)))
+        codes = part.codes((z, 0, 0), (1, height, width))[0]
+        if self.settings["input"]["size"] is not None:
+            stack = scale_image(torch.from_numpy(stack), self.settings["input"]["size"]).numpy()
+            codes = scale_codes(codes, self.settings["input"]["size"])
+        rows, columns = (reflected(0, n, have) for n, have in zip(self.plane_shape, codes.shape, strict=True))
+        padding = [(0, n - have) for n, have in zip(self.plane_shape, codes.shape, strict=True)]
+        return stack[:, rows][:, :, columns], np.pad(codes, padding, constant_values=IGNORE)
+
+    def _patch(self, epoch: int, number: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """Image (C, Y, X) and codes (Y, X) of a patch, with a Z axis each for 3 dimensions."""
+        rng = np.random.default_rng([self.seed, PATCHES, epoch, number])
+        by_first = rng.random() < self.settings["annotator_share"]
+        is_foreground = rng.random() < self.settings["foreground_share"]
+        cell, centre = self._centre(rng, by_first=by_first, is_foreground=is_foreground)
+        part = self.parts[cell.volume]
+        start = [
+            _patch_start(*axis)
+            for axis in zip(centre, self.patch, cell.box.start, cell.box.stop, part.shape, strict=True)
+        ]
+        codes = part.codes(start, self.patch)
+        beside = self.slices // 2
+        context = part.image([start[0] - beside, *start[1:]], [self.patch[0] + 2 * beside, *self.patch[1:]])
+        image = self.normalisation.apply(context)
+        return (image, codes[0]) if self.dimensions == 2 else (image[None], codes)
+
+    def _centre(self, rng: np.random.Generator, *, by_first: bool, is_foreground: bool) -> tuple[_Cell, list[int]]:
+        """A voxel of the wanted kind, each with the same probability."""
+        kind = 2 * by_first + is_foreground
+        if self.ends[-1, kind] == 0:  # the first annotation has no foreground: what it annotated, then
+            kind -= 1
+        chosen = int(rng.integers(self.ends[-1, kind]))
+        number = int(np.searchsorted(self.ends[:, kind], chosen, side="right"))
+        cell = self.cells[number]
+        part = self.parts[cell.volume]
+        codes = part.codes(cell.start, cell.shape)
+        firsts = part.codes(cell.start, cell.shape, first_only=True)
+        places = np.flatnonzero(_kinds(codes, firsts)[kind])
+        before = int(self.ends[number - 1, kind]) if number else 0
+        inside = np.unravel_index(int(places[chosen - before]), cell.shape)
+        return cell, [low + int(place) for low, place in zip(cell.start, inside, strict=True)]
+
+
+def check_input(settings: Mapping[str, Any]) -> None:
+    """Say what is wrong with a model's keys ``network`` and ``input``.
+
+    Parameters
+    ----------
+    settings : mapping
+
+    Raises
+    ------
+    ModelError
+        If patches or scaled slices don't go with the network.
+    """
+    networks.check(settings["network"])
+    dimensions, size, patch = (
+        settings["network"]["dimensions"],
+        settings["input"]["size"],
+        settings["input"]["patch_voxels"],
+    )
+    if dimensions == 3 and size is not None:
+        raise ModelError(f"input.size scales slices for 2 dimensions; set it to null for 3, got {size}")
+    if dimensions == 2 and patch[0] != 1:
+        raise ModelError(
+            f"input.patch_voxels must begin with 1 for 2 dimensions, got {list(patch)}; "
+            "network.slices says how many neighbouring slices are seen"
+        )
+    factor = networks.size_factor(settings["network"])
+    if any(edge % f for edge, f in zip(patch, factor, strict=True)):
+        fitting = [-(-edge // f) * f for edge, f in zip(patch, factor, strict=True)]
+        raise ModelError(
+            f"input.patch_voxels must be multiples of {list(factor)} for {len(settings['network']['widths'])} levels, "
+            f"got {list(patch)}; set {fitting}"
+        )
+
+
+def _kinds(codes: NDArray[np.uint8], firsts: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], ...]:
+    """Voxels that are annotated, foreground, annotated by the first, foreground of the first."""
+    return codes != IGNORE, codes == 1, firsts != IGNORE, firsts == 1
+
+
+def _patch_start(centre: int, edge: int, low: int, high: int, size: int) -> int:
+    """First voxel of a patch along one axis: inside the box where it fits, else inside the volume, else around it."""
+    if edge > size:
+        return -((edge - size) // 2)
+    inside = sorted((low, high - edge))  # the box inside the patch, where it is smaller
+    start = min(max(centre - edge // 2, inside[0]), inside[1])
+    return min(max(start, 0), size - edge)
+
+
+def scale_image(planes: Tensor, size: Sequence[int]) -> Tensor:
+    """Scale slices to a network's size: bilinear, with antialiasing where they shrink.
+
+    Parameters
+    ----------
+    planes : Tensor of float32, shape (C, Y, X) or (N, C, Y, X)
+    size : sequence of int
+        (Y, X).
+
+    Returns
+    -------
+    scaled : Tensor
+    """
+    batch = planes[None] if planes.ndim == 3 else planes
+    scaled = F.interpolate(batch, tuple(size), mode="bilinear", antialias=True, align_corners=False)
+    return scaled[0] if planes.ndim == 3 else scaled
+
+
+def scale_codes(codes: NDArray[np.uint8], size: Sequence[int]) -> NDArray[np.uint8]:
+    """Scale labels to a network's size: the code at each pixel's centre.
+
+    Parameters
+    ----------
+    codes : ndarray of uint8, shape (..., Y, X)
+        0 background, 1 foreground, 255 not annotated.
+    size : sequence of int
+        (Y, X).
+
+    Returns
+    -------
+    scaled : ndarray of uint8
+
+    Examples
+    --------
+    >>> scale_codes(np.array([[0, 1, 1, 0]], dtype=np.uint8), (1, 2)).tolist()
+    [[1, 0]]
+    """
+    rows, columns = (
+        # the pixel that holds the centre (k + 1/2) * have / want, in whole numbers
+        (2 * np.arange(want) + 1) * have // (2 * want)
+        for want, have in zip(size, codes.shape[-2:], strict=True)
+    )
+    return np.ascontiguousarray(codes[..., rows, :][..., columns])
