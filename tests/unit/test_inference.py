@@ -1,0 +1,223 @@
+"""A volume predicted by tiles and blocks is the volume predicted at once; what can't be predicted is an error."""
+
+import numpy as np
+import pytest
+import torch
+
+from voxloom import inference, networks, predictor
+from voxloom.errors import ModelError, VolumeError
+from voxloom.intensity import Normalisation
+from voxloom.labelled import read_reflected
+from voxloom.predictor import axis_tiles
+from voxloom.sampling import scale_image
+
+
+def settings(*, size=None, flips=False, normalise="zscore", **network):
+    return {
+        "network": {"name": "unet", "dimensions": 2, "widths": [3, 4, 5], "slices": 1, "batch_norm": True, **network},
+        "input": {"size": size, "patch_voxels": [1, 16, 16], "normalise": normalise},
+        "normalisation": {"name": normalise, "mean": 120.0, "deviation": 40.0, "dtype": "uint8"},
+        "precision": "float32",
+        "test_time_flips": flips,
+        "spacing_um": [1.0, 1.0, 1.0],
+    }
+
+
+def trained_network(model, seed=0):
+    """Random weights, and running means and deviations that batch normalisation depends on."""
+    network = networks.build(model["network"], seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    for name, buffer in network.named_buffers():
+        if buffer.dtype == torch.float32:
+            noise = torch.rand(buffer.shape, generator=generator)
+            buffer.copy_(noise * 0.2 if name.endswith("mean") else 0.5 + noise)
+    return network.eval()
+
+
+def image(shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 255, shape).astype(np.uint8)
+
+
+def at_once(network, model, volume):
+    """The definition: slices (in 3-D the volume) mirrored to a size that can be pooled, through the network, cropped."""
+    is_3d = model["network"]["dimensions"] == 3
+    factor = networks.size_factor(model["network"])
+    beside = model["network"]["slices"] // 2
+    padded = [-(-n // f) * f for n, f in zip(volume.shape, factor, strict=True)]
+    whole = read_reflected(volume, (-beside, 0, 0), (padded[0] + 2 * beside, *padded[1:]))
+    x = torch.from_numpy(Normalisation(**model["normalisation"]).apply(whole))
+    with torch.no_grad():
+        if is_3d:
+            p = torch.sigmoid(network(x[None, None]))[0, 0]
+        else:
+            stacks = torch.stack([x[z : z + 2 * beside + 1] for z in range(volume.shape[0])])
+            p = torch.sigmoid(network(stacks))[:, 0]
+    return p.numpy()[tuple(slice(0, n) for n in volume.shape)]
+
+
+def by_region(network, model, volume, start, stop, *, edge, monkeypatch, dtype=np.float32):
+    monkeypatch.setitem(predictor.TILE_EDGES, "cpu", (edge, edge))
+    result = np.empty(np.subtract(stop, start), dtype=dtype)
+    ready = predictor.prepare(network, model, memory_mib=1000, device="cpu", precision=None)
+    ready.region(volume, start, stop, result)
+    return result
+
+
+CASES = [
+    ({}, (3, 150, 131), 72),
+    ({"slices": 5}, (7, 99, 90), 64),
+    ({"slices": 3}, (1, 70, 75), 64),
+    ({"widths": [2, 3, 3, 4]}, (2, 150, 190), 128),
+    ({"dimensions": 3, "widths": [2, 3]}, (37, 30, 41), 32),
+]
+
+
+@pytest.mark.parametrize(("network", "shape", "edge"), CASES)
+def test_tiles_equal_the_whole(monkeypatch, network, shape, edge):
+    model = settings(**network)
+    net, volume = trained_network(model), image(shape)
+    whole = at_once(net, model, volume)
+    assert np.ptp(whole) > 0.05  # the test would pass on a constant
+    tiled = by_region(net, model, volume, (0, 0, 0), shape, edge=edge, monkeypatch=monkeypatch)
+    np.testing.assert_allclose(tiled, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize(("network", "shape", "edge"), CASES)
+def test_a_box_inside_equals_its_part_of_the_whole(monkeypatch, network, shape, edge):
+    model = settings(**network)
+    net, volume = trained_network(model), image(shape)
+    start, stop = [min(1, n - 1) for n in shape], [max(1, n - 6) for n in shape]
+    start[2], stop[2] = shape[2] - 9, shape[2]
+    part = by_region(net, model, volume, start, stop, edge=edge, monkeypatch=monkeypatch)
+    box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+    np.testing.assert_allclose(part, at_once(net, model, volume)[box], atol=1e-5)
+
+
+def test_a_narrower_halo_would_show_seams(monkeypatch):
+    model = settings()
+    net, volume = trained_network(model), image((1, 150, 131))
+    monkeypatch.setattr(networks, "receptive_field", lambda network: (0, 8, 8))
+    tiled = by_region(net, model, volume, (0, 0, 0), volume.shape, edge=72, monkeypatch=monkeypatch)
+    assert np.abs(tiled - at_once(net, model, volume)).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [dict(start=0, stop=1000, size=1000), dict(start=13, stop=700, size=1001), dict(start=5, stop=6, size=7)],
+)
+def test_tiles_cover_the_range_once_and_begin_on_the_pooling_grid(arguments):
+    tiles = axis_tiles(**arguments, edge=160, halo=23, factor=4)
+    covered = [voxel for tile in tiles for voxel in range(*tile.core)]
+    assert covered == list(range(arguments["start"], arguments["stop"]))
+    for tile in tiles:
+        assert tile.read[0] % 4 == tile.read[1] % 4 == 0
+        assert tile.read[0] == 0 or tile.core[0] - tile.read[0] >= 23
+        assert tile.read[1] >= arguments["size"] or tile.read[1] - tile.core[1] >= 23
+
+
+def test_flips_average_the_mirrored_predictions(monkeypatch):
+    model = settings(flips=True)
+    net, volume = trained_network(model), image((2, 48, 52))
+    mean = np.mean(
+        [
+            np.flip(at_once(net, model, np.ascontiguousarray(np.flip(volume, axes))), axes)
+            for axes in [(), (1,), (2,), (1, 2)]
+        ],
+        axis=0,
+    )
+    flipped = by_region(net, model, volume, (0, 0, 0), volume.shape, edge=640, monkeypatch=monkeypatch)
+    np.testing.assert_allclose(flipped, mean, atol=1e-5)
+
+
+def test_scaled_slices_are_predicted_at_their_size_and_scaled_back(monkeypatch):
+    model = settings(size=[30, 42])
+    net, volume = trained_network(model), image((3, 100, 90))
+    x = scale_image(torch.from_numpy(Normalisation(**model["normalisation"]).apply(volume))[:, None], (30, 42))
+    padded = torch.cat([x, x[..., -3:-1, :].flip(-2)], dim=-2)  # to 32 rows
+    padded = torch.cat([padded, padded[..., -3:-1].flip(-1)], dim=-1)  # and 44 columns
+    with torch.no_grad():
+        small = torch.sigmoid(net(padded))[..., :30, :42]
+    expected = scale_image(small, (100, 90))[:, 0].numpy()
+    part = by_region(net, model, volume, (0, 10, 0), (3, 90, 90), edge=64, monkeypatch=monkeypatch)
+    np.testing.assert_allclose(part, expected[:, 10:90], atol=1e-6)
+    stored = inference.predict_slices_at_network_scale(net, model, volume, [2, 0], threads=1)
+    np.testing.assert_array_equal(stored, np.rint(small[[2, 0], 0].numpy() * 255))
+
+
+@pytest.mark.parametrize(
+    "model", [settings(slices=3), settings(size=[40, 40], slices=3), settings(dimensions=3, widths=[2, 3])]
+)
+@pytest.mark.parametrize("memory_mib", [5, 400])
+def test_a_volume_doesn_t_depend_on_the_memory_budget(monkeypatch, model, memory_mib):
+    """5 MiB makes blocks of 16 slices or fewer and small tiles; 400 MiB takes the volume at once."""
+    monkeypatch.setattr(inference, "SHARD", (16, 32, 64))
+    net, volume = trained_network(model), image((40, 60, 100))
+    out = np.zeros(volume.shape, dtype=np.uint8)
+    if model["network"]["dimensions"] == 3:
+        memory_mib *= 2
+    inference.predict_volume(net, model, volume, out, memory_mib=memory_mib, threads=1, description="")
+    expected = np.empty(volume.shape, dtype=np.float32)
+    if model["input"]["size"]:
+        predictor.prepare(net, model, memory_mib=400, device="cpu", precision=None).region(
+            volume, (0, 0, 0), volume.shape, expected
+        )
+    else:
+        expected = at_once(net, model, volume)
+    assert np.abs(out - expected * 255.0).max() <= 0.51
+
+
+def test_values_that_are_not_finite_are_an_error(monkeypatch):
+    model = settings()
+    volume = image((1, 40, 40)).astype(np.float32)
+    volume[0, 3, 3] = np.nan
+    with pytest.raises(VolumeError, match="not finite"):
+        inference.predict_volume(
+            trained_network(model), model, volume, np.zeros(volume.shape, np.uint8), memory_mib=100, threads=1
+        )
+
+
+def test_a_diverged_network_is_an_error():
+    model = settings()
+    net = trained_network(model)
+    with torch.no_grad():
+        net.head.bias.fill_(float("nan"))
+    volume = image((1, 40, 40))
+    with pytest.raises(ModelError, match="output is not finite.*lower learning rate"):
+        inference.predict_volume(net, model, volume, volume.copy(), memory_mib=100, threads=1)
+
+
+@pytest.mark.parametrize("size", [None, [40, 40]])
+def test_a_budget_that_is_too_small_says_what_would_do(size):
+    model = settings(size=size, widths=[64, 64])
+    volume = image((4, 400, 400))
+    with pytest.raises(VolumeError, match="raise resources.memory_mib"):
+        inference.predict_volume(trained_network(model), model, volume, volume.copy(), memory_mib=0.5, threads=1)
+
+
+def test_channels_are_refused():
+    model = settings()
+    with pytest.raises(VolumeError, match="three axes.*take one channel"):
+        inference.predict_volume(
+            trained_network(model), model, image((2, 4, 8, 8)), np.zeros(1), memory_mib=100, threads=1
+        )
+
+
+def test_another_voxel_size_than_in_training_is_logged(caplog):
+    class Stored:
+        shape = (1, 40, 40)
+        spacing_um = (1.0, 2.0, 2.0)
+
+        def __getitem__(self, index):
+            return image(self.shape)[index]
+
+    model = settings()
+    inference.predict_volume(
+        trained_network(model), model, Stored(), np.zeros(Stored.shape, np.uint8), memory_mib=100, threads=1
+    )
+    assert "voxels of (1.0, 1.0, 1.0) um (Z, Y, X), this volume has (1.0, 2.0, 2.0) um" in caplog.text
+
+
+def test_a_native_model_has_no_network_scale():
+    model = settings()
+    with pytest.raises(ModelError, match="only one with input.size"):
+        inference.predict_slices_at_network_scale(trained_network(model), model, image((1, 8, 8)), [0], threads=1)
