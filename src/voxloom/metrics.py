@@ -1,0 +1,432 @@
+"""Scores of a prediction against a mask, from counts that add up over blocks, volumes and machines.
+
+Everything here starts from a joint histogram: how many background and how many foreground voxels have each stored
+score. Stored scores are integers, so 2 x 256 counts hold the exact precision-recall curve of a volume of any size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from voxloom.errors import VolumeError
+from voxloom.kernels import compiled
+from voxloom.volume import Quantisation, join_annotation
+
+LEVELS = {np.dtype(np.uint8): 256, np.dtype(np.uint16): 65536}
+THRESHOLD_METRICS = ("f1", "iou")
+INTERVALS = ("average_precision", "f1", "iou", "dice")
+
+
+def joint_histogram(
+    stored: NDArray[np.unsignedinteger[Any]], mask: NDArray[np.bool_], *, ignore: NDArray[np.bool_] | None = None
+) -> NDArray[np.int64]:
+    """Count background and foreground voxels of every stored score.
+
+    Parameters
+    ----------
+    stored : ndarray of uint8 or uint16, any shape
+        Quantised scores; a higher one is more likely foreground.
+    mask : ndarray of bool, same shape
+        The truth.
+    ignore : ndarray of bool, same shape, optional
+        Voxels that don't count.
+
+    Returns
+    -------
+    histogram : ndarray of int64, shape (2, 256) or (2, 65536)
+        Row 0 counts background, row 1 foreground; a column a score. Histograms of parts add up to that of the whole.
+
+    Raises
+    ------
+    VolumeError
+        If shapes or types are others.
+    """
+    mask = _checked_mask(mask, stored.shape, "mask")
+    ignore = np.zeros_like(mask) if ignore is None else _checked_mask(ignore, stored.shape, "ignore")
+    if stored.dtype not in LEVELS:
+        raise VolumeError(
+            f"stored scores must be uint8 or uint16, got {stored.dtype}; quantise them, or use level_histogram"
+        )
+    counts = np.zeros((4, 3, LEVELS[stored.dtype]), dtype=np.int64)
+    _count(np.ascontiguousarray(stored).reshape(-1), join_annotation(mask, ignore).reshape(-1), counts)
+    return counts.sum(axis=0)[:2]
+
+
+@compiled
+def _count(stored: Any, codes: Any, counts: Any) -> None:
+    # four copies of the counts: consecutive voxels with the same score don't wait for one another
+    n = stored.size
+    i = 0
+    while i + 4 <= n:
+        for k in range(4):
+            counts[k, min(codes[i + k], 2), stored[i + k]] += 1
+        i += 4
+    while i < n:
+        counts[0, min(codes[i], 2), stored[i]] += 1
+        i += 1
+
+
+def level_histogram(
+    scores: NDArray[Any], mask: NDArray[np.bool_], *, ignore: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """`joint_histogram` for scores of any type: one column for every distinct score.
+
+    Parameters
+    ----------
+    scores : ndarray of any real type
+        A higher one is more likely foreground.
+    mask : ndarray of bool, same shape
+    ignore : ndarray of bool, same shape, optional
+
+    Returns
+    -------
+    levels : ndarray, shape (n,)
+        The distinct scores in rising order.
+    histogram : ndarray of int64, shape (2, n)
+        Background and foreground voxels of each.
+
+    Raises
+    ------
+    VolumeError
+        If shapes differ or a score is not a number.
+
+    Notes
+    -----
+    Exact, at the price of a sort: several copies of `scores` are held.
+    """
+    mask = _checked_mask(mask, scores.shape, "mask")
+    counted = np.ones_like(mask) if ignore is None else ~_checked_mask(ignore, scores.shape, "ignore")
+    chosen = scores[counted]
+    if chosen.dtype.kind == "f" and not np.all(np.isfinite(chosen)):
+        raise VolumeError("scores hold NaN or infinity; set those voxels in `ignore` or repair the prediction")
+    levels, index = np.unique(chosen, return_inverse=True)
+    joint = np.bincount(index + len(levels) * mask[counted].astype(np.int64), minlength=2 * len(levels))
+    return levels, joint.reshape(2, len(levels)).astype(np.int64)
+
+
+def _checked_mask(mask: NDArray[Any], shape: tuple[int, ...], name: str) -> NDArray[np.bool_]:
+    if mask.dtype != np.bool_:
+        raise VolumeError(f"{name} must be boolean, got {mask.dtype}; compare the labels with 0 first (labels > 0)")
+    if mask.shape != shape:
+        raise VolumeError(f"{name} has shape {mask.shape} but the scores have {shape}; they must be the same voxels")
+    return np.ascontiguousarray(mask)
+
+
+def _ratio(numerator: ArrayLike, denominator: ArrayLike, *, empty: float) -> Any:
+    """Quotient, `empty` where the denominator is 0; float for scalars."""
+    top, bottom = np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float)
+    quotient = np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1.0), empty)
+    return quotient if quotient.ndim else float(quotient)
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Counts of a binary decision, and what follows from them.
+
+    Parameters
+    ----------
+    tp, fp, fn, tn : int
+        True positive, false positive, false negative and true negative voxels; arrays of them work as well.
+
+    Notes
+    -----
+    Where nothing is predicted, precision is 1, as in scikit-learn. Where nothing is foreground, recall is not a number.
+    Where both are empty, F1, IoU and Dice are 1: the two agree. Without any voxel, accuracy and prevalence are not a
+    number. Dice and F1 are the same number of a binary decision under two names.
+    """
+
+    tp: Any
+    fp: Any
+    fn: Any
+    tn: Any
+
+    @property
+    def voxels(self) -> Any:
+        """All that were counted."""
+        return self.tp + self.fp + self.fn + self.tn
+
+    @property
+    def prevalence(self) -> Any:
+        """Share of the voxels that is foreground."""
+        return _ratio(self.tp + self.fn, self.voxels, empty=np.nan)
+
+    @property
+    def accuracy(self) -> Any:
+        """Share of the voxels that is right."""
+        return _ratio(self.tp + self.tn, self.voxels, empty=np.nan)
+
+    @property
+    def all_background_accuracy(self) -> Any:
+        """Accuracy of calling every voxel background: what an accuracy has to beat to mean anything."""
+        return _ratio(self.fp + self.tn, self.voxels, empty=np.nan)
+
+    @property
+    def precision(self) -> Any:
+        """Share of the predicted foreground that is right."""
+        return _ratio(self.tp, self.tp + self.fp, empty=1.0)
+
+    @property
+    def recall(self) -> Any:
+        """Share of the foreground that is found."""
+        return _ratio(self.tp, self.tp + self.fn, empty=np.nan)
+
+    @property
+    def f1(self) -> Any:
+        """Harmonic mean of precision and recall."""
+        return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn, empty=1.0)
+
+    @property
+    def dice(self) -> Any:
+        """Twice the overlap over the sum of both sizes."""
+        return self.f1
+
+    @property
+    def iou(self) -> Any:
+        """Overlap over union."""
+        return _ratio(self.tp, self.tp + self.fp + self.fn, empty=1.0)
+
+
+def confusion(histogram: NDArray[np.int64], *, level: int) -> Confusion:
+    """Counts when every score of at least `level` is called foreground.
+
+    Parameters
+    ----------
+    histogram : ndarray of int64, shape (..., 2, levels)
+        From `joint_histogram`; leading axes are kept.
+    level : int
+        Column of the histogram, the stored threshold. `levels` calls nothing foreground.
+
+    Returns
+    -------
+    counts : Confusion
+        Of int, or of arrays with the leading axes' shape.
+    """
+    predicted = histogram[..., level:].sum(axis=-1)
+    rest = histogram[..., :level].sum(axis=-1)
+    counts = [predicted[..., 1], predicted[..., 0], rest[..., 1], rest[..., 0]]
+    return Confusion(*(int(c) if np.ndim(c) == 0 else c for c in counts))
+
+
+@dataclass(frozen=True)
+class PrecisionRecallCurve:
+    """One point for every score that occurs, from the lowest threshold to the highest.
+
+    Parameters
+    ----------
+    levels : ndarray of int64, shape (n,)
+        Columns of the histogram; a voxel is called foreground when its score is at least this.
+    precision, recall : ndarray of float64, shape (n,)
+        Recall is not a number where nothing is foreground.
+    tp, fp, fn, tn : ndarray of int64, shape (n,)
+
+    Notes
+    -----
+    The conventional end at recall 0 and precision 1, a threshold above every score, is not among the points.
+    """
+
+    levels: NDArray[np.int64]
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+    tp: NDArray[np.int64]
+    fp: NDArray[np.int64]
+    fn: NDArray[np.int64]
+    tn: NDArray[np.int64]
+
+
+def precision_recall_curve(histogram: NDArray[np.int64]) -> PrecisionRecallCurve:
+    """Precision and recall at every threshold that makes a difference, exact.
+
+    Parameters
+    ----------
+    histogram : ndarray of int64, shape (2, levels)
+        From `joint_histogram` or `level_histogram`.
+
+    Returns
+    -------
+    curve : PrecisionRecallCurve
+        As many points as there are different scores.
+
+    Examples
+    --------
+    >>> stored = np.array([10, 20, 20, 30], dtype=np.uint8)
+    >>> curve = precision_recall_curve(joint_histogram(stored, np.array([False, False, True, True])))
+    >>> curve.levels
+    array([10, 20, 30])
+    >>> curve.recall
+    array([1. , 1. , 0.5])
+    """
+    levels = np.flatnonzero(histogram.sum(axis=0))
+    background, foreground = histogram[:, levels]
+    tp, fp = (counts[::-1].cumsum()[::-1] for counts in (foreground, background))
+    counts = Confusion(tp=tp, fp=fp, fn=foreground.sum() - tp, tn=background.sum() - fp)
+    return PrecisionRecallCurve(
+        levels=levels,
+        precision=counts.precision,
+        recall=counts.recall,
+        tp=counts.tp,
+        fp=counts.fp,
+        fn=counts.fn,
+        tn=counts.tn,
+    )
+
+
+def average_precision(histogram: NDArray[Any]) -> Any:
+    """Area under the precision-recall curve as a sum of steps, without interpolation.
+
+    Parameters
+    ----------
+    histogram : ndarray, shape (..., 2, levels)
+        From `joint_histogram`; leading axes are kept.
+
+    Returns
+    -------
+    average_precision : float, or ndarray of float64 with the leading axes' shape
+        Sum over thresholds of the recall gained times the precision there, as scikit-learn's; not a number where
+        nothing is foreground.
+    """
+    above = np.flip(np.cumsum(np.flip(histogram, axis=-1), axis=-1), axis=-1).astype(float)
+    precision = _ratio(above[..., 1, :], above.sum(axis=-2), empty=1.0)
+    gained = histogram[..., 1, :]
+    return _ratio((gained * precision).sum(axis=-1), gained.sum(axis=-1), empty=np.nan)
+
+
+def best_threshold(histogram: NDArray[np.int64], *, metric: str) -> tuple[int, float]:
+    """The threshold with the best score.
+
+    Parameters
+    ----------
+    histogram : ndarray of int64, shape (2, levels)
+    metric : {"f1", "iou"}
+        What is maximised.
+
+    Returns
+    -------
+    level : int
+        Column of the histogram, a score that occurs; of equally good ones the lowest.
+    value : float
+        The metric there.
+
+    Raises
+    ------
+    VolumeError
+        If the metric is unknown, or nothing is foreground.
+    """
+    if metric not in THRESHOLD_METRICS:
+        raise VolumeError(f"unknown metric {metric!r} for choosing a threshold; known: {', '.join(THRESHOLD_METRICS)}")
+    if histogram[1].sum() == 0:
+        raise VolumeError("no threshold can be chosen without a foreground voxel; score where there is foreground")
+    curve = precision_recall_curve(histogram)
+    values = getattr(Confusion(tp=curve.tp, fp=curve.fp, fn=curve.fn, tn=curve.tn), metric)
+    best = int(np.argmax(values))
+    return int(curve.levels[best]), float(values[best])
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Whether predicted probabilities mean what they say: one entry a bin that holds voxels.
+
+    Parameters
+    ----------
+    bin_from, bin_to : ndarray of float64, shape (n,)
+        Range of predicted probability, half-open but for the last.
+    mean_probability : ndarray of float64, shape (n,)
+        Mean prediction in the bin.
+    foreground_share : ndarray of float64, shape (n,)
+        Share of the bin's voxels that is foreground; equal to the mean prediction when calibrated.
+    voxels : ndarray of int64, shape (n,)
+    """
+
+    bin_from: NDArray[np.float64]
+    bin_to: NDArray[np.float64]
+    mean_probability: NDArray[np.float64]
+    foreground_share: NDArray[np.float64]
+    voxels: NDArray[np.int64]
+
+
+def reliability(histogram: NDArray[np.int64], *, quantisation: Quantisation, bins: int = 20) -> Reliability:
+    """Compare predicted probabilities with how often they come true.
+
+    Parameters
+    ----------
+    histogram : ndarray of int64, shape (2, levels)
+    quantisation : Quantisation
+        What the stored scores stand for.
+    bins : int
+        Equal bins between 0 and 1.
+
+    Returns
+    -------
+    reliability : Reliability
+        Bins without voxels are left out.
+    """
+    probability = np.clip(np.arange(histogram.shape[1]) * quantisation.scale + quantisation.offset, 0.0, 1.0)
+    index = np.minimum((probability * bins + 1e-9).astype(np.int64), bins - 1)
+    every = histogram.sum(axis=0)
+    voxels = np.bincount(index, weights=every, minlength=bins)
+    held = voxels > 0
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    return Reliability(
+        bin_from=edges[:-1][held],
+        bin_to=edges[1:][held],
+        mean_probability=np.bincount(index, weights=every * probability, minlength=bins)[held] / voxels[held],
+        foreground_share=np.bincount(index, weights=histogram[1], minlength=bins)[held] / voxels[held],
+        voxels=voxels[held].astype(np.int64),
+    )
+
+
+def bootstrap_intervals(
+    histograms: NDArray[np.int64], *, level: int, samples: int, rng: np.random.Generator
+) -> dict[str, tuple[float, float]]:
+    """95 % intervals of the scores, by resampling spatial blocks with replacement.
+
+    Neighbouring voxels are not independent, blocks of a few structures' size nearly are: the interval says how much the
+    score would move had other places of the same tissue been scored.
+
+    Parameters
+    ----------
+    histograms : ndarray of int64, shape (blocks, 2, levels)
+        One joint histogram a block. Blocks without a voxel should be left out.
+    level : int
+        Stored threshold of F1, IoU and Dice; fixed, not chosen anew in each sample.
+    samples : int
+        Number of resamples; 0 gives no interval.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    intervals : dict of str to (low, high)
+        2.5th and 97.5th percentile for each of `INTERVALS`; not a number when there are fewer than 2 blocks, or no
+        sample had foreground.
+
+    References
+    ----------
+    .. [1] Efron, Tibshirani (1993). An Introduction to the Bootstrap, chapter 13 (percentile interval).
+    """
+    blocks = len(histograms)
+    if samples == 0 or blocks < 2:
+        return dict.fromkeys(INTERVALS, (np.nan, np.nan))
+    used = np.flatnonzero(histograms.any(axis=(0, 1)))
+    kept = histograms[:, :, used].reshape(blocks, -1).astype(float)  # exact: counts are far below 2**53
+    at = int(np.searchsorted(used, level))
+    values: dict[str, list[NDArray[np.float64]]] = {name: [] for name in INTERVALS}
+    batch = max(1, (32 << 20) // max(1, kept.shape[1] * 8))
+    for first in range(0, samples, batch):
+        weights = rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=min(batch, samples - first))
+        resampled = (weights.astype(float) @ kept).reshape(len(weights), 2, len(used))
+        counts = confusion(resampled, level=at)
+        values["average_precision"].append(average_precision(resampled))
+        for name in ("f1", "iou", "dice"):
+            values[name].append(getattr(counts, name))
+    return {name: _percentiles(np.concatenate(parts)) for name, parts in values.items()}
+
+
+def _percentiles(values: NDArray[np.float64]) -> tuple[float, float]:
+    values = values[np.isfinite(values)]
+    if values.size == 0:
+        return np.nan, np.nan
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
