@@ -1,0 +1,230 @@
+"""Proves that the parts of a split are apart, and looks for slices of training that test holds once more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from voxloom import boxes
+from voxloom.blocks import Readable
+from voxloom.boxes import Box
+from voxloom.errors import SplitError
+from voxloom.split import boxes_of
+from voxloom.split_plan import SplitVolume
+
+COLUMNS = ("check", "fold", "volume_a", "volume_b", "value", "unit", "limit", "verdict", "detail")
+PAIRS = (("train", "test"), ("train", "validation"), ("validation", "test"))
+THUMBNAIL = 32
+"""Edge in pixels to which slices are shrunk before they are compared."""
+
+SLAB_VOXELS = 1 << 26
+"""Voxels that are read at once."""
+
+MAX_SLICES = 4000
+"""Most slices of a part that are compared, evenly chosen; bounds time and memory."""
+
+
+def distances(
+    split: pd.DataFrame, volumes: Sequence[SplitVolume], *, gaps: Mapping[str, tuple[int, int, int]]
+) -> pd.DataFrame:
+    """Smallest distance between the parts of a split, measured on the boxes themselves.
+
+    Parameters
+    ----------
+    split : DataFrame
+        From `voxloom.split.make_split`.
+    volumes : sequence of SplitVolume
+    gaps : mapping of str to tuple of int
+        Voxels (Z, Y, X) that must lie between along one axis at least; from `voxloom.split.gap_voxels`.
+
+    Returns
+    -------
+    table : DataFrame
+        Columns `COLUMNS`, one row for every fold, volume and pair of parts. `value` is what lies between the closest
+        boxes along the axis that keeps them furthest apart, `limit` the gap along that axis, both in um; the verdict is
+        "ok" or "violated". Without such a pair in a volume, `value` and `limit` are not numbers and the verdict "ok".
+    """
+    rows = []
+    for fold in sorted(set(split["fold"])):
+        for volume in volumes:
+            for first, second in PAIRS:
+                row = _closest(
+                    boxes_of(split, fold=fold, volume=volume.name, part=first),
+                    boxes_of(split, fold=fold, volume=volume.name, part=second),
+                    gap=gaps[volume.name],
+                    spacing_um=volume.spacing_um,
+                )
+                row |= {"check": f"distance {first}-{second}", "fold": fold}
+                rows.append(row | {"volume_a": volume.name, "volume_b": volume.name, "unit": "um"})
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _closest(
+    first: Sequence[Box], second: Sequence[Box], *, gap: Sequence[int], spacing_um: Sequence[float]
+) -> dict[str, Any]:
+    """The pair of boxes with the least to spare on its best axis."""
+    if not first or not second:
+        return {"value": np.nan, "limit": np.nan, "verdict": "ok", "detail": "not both parts are in this volume"}
+    others = boxes.as_array(second)
+    least: tuple[float, int, Box, int, int] | None = None
+    for box in first:
+        one = np.asarray(box)
+        between = np.maximum(one[:, 0], others[:, :, 0]) - np.minimum(one[:, 1], others[:, :, 1])
+        # to spare along an axis, in um; touching boxes (0 between) are apart when no gap is asked for
+        spare = np.where(between >= 0, (between - np.asarray(gap)) * np.asarray(spacing_um), -np.inf)
+        axis = spare.argmax(axis=1)
+        to_spare = spare[np.arange(len(axis)), axis]
+        tightest = int(to_spare.argmin())
+        if least is None or to_spare[tightest] < least[0]:
+            voxels = int(between[tightest, axis[tightest]])
+            least = (float(to_spare[tightest]), tightest, box, int(axis[tightest]), voxels)
+    assert least is not None
+    spare_um, index, box, axis_, voxels = least
+    name = "ZYX"[axis_]
+    other = second[index]
+    return {
+        "value": max(0, voxels) * spacing_um[axis_],
+        "limit": gap[axis_] * spacing_um[axis_],
+        "verdict": "ok" if spare_um >= 0 else "violated",
+        "detail": f"{max(0, voxels)} voxel(s) along {name}, {gap[axis_]} needed (Z, Y, X: "
+        f"{gap[0]}, {gap[1]}, {gap[2]}), between {_in_words(box)} and {_in_words(other)}",
+    }
+
+
+def _in_words(box: Box) -> str:
+    return " ".join(f"{axis} {first}:{last}" for axis, (first, last) in zip("zyx", box, strict=True))
+
+
+def duplicates(split: pd.DataFrame, images: Mapping[str, Readable], *, duplicate_correlation: float) -> pd.DataFrame:
+    """Look for slices of training that are nearly the same as a slice of test, in the same volume or another.
+
+    Parameters
+    ----------
+    split : DataFrame
+        From `voxloom.split.make_split`.
+    images : mapping of str to array-like, shape (Z, Y, X)
+        Grey values of every volume.
+    duplicate_correlation : float
+        Correlation from which two slices are reported.
+
+    Returns
+    -------
+    table : DataFrame
+        Columns `COLUMNS`, one row for every fold and pair of volumes that train and test: the highest correlation,
+        with the verdict "ok" or "warning" and how many pairs of slices reach the limit.
+
+    Notes
+    -----
+    Each box's XY slices are shrunk to `THUMBNAIL` pixels an edge by averaging and compared by Pearson correlation,
+    `MAX_SLICES` a part at most, evenly chosen. Mirrored, turned or shifted copies are not found. Neighbouring slices of
+    smooth tissue can be alike without being copies: a warning is a reason to look, not a proof.
+    """
+    rows = []
+    for fold in sorted(set(split["fold"])):
+        train = _Thumbnails.of(split, images, fold=int(fold), part="train")
+        test = _Thumbnails.of(split, images, fold=int(fold), part="test")
+        for volume_a in train.volumes():
+            for volume_b in test.volumes():
+                found = _most_alike(train.only(volume_a), test.only(volume_b), duplicate_correlation)
+                row = {"check": "near-duplicate slices train-test", "fold": fold, "unit": "correlation"}
+                rows.append(row | {"volume_a": volume_a, "volume_b": volume_b} | found)
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+class _Thumbnails:
+    """Standardised small images of slices, and where each is from."""
+
+    def __init__(self, pixels: NDArray[np.float32], places: list[tuple[str, int]], step: int) -> None:
+        self.pixels = pixels  # (n, THUMBNAIL ** 2), each row of mean 0 and length 1
+        self.places = places
+        self.step = step
+
+    @classmethod
+    def of(cls, split: pd.DataFrame, images: Mapping[str, Readable], *, fold: int, part: str) -> _Thumbnails:
+        slices = [(name, box) for name in images for box in boxes_of(split, fold=fold, volume=name, part=part)]
+        total = sum(box[0][1] - box[0][0] for _, box in slices)
+        step = max(1, -(-total // MAX_SLICES))
+        pixels, places = [], []
+        for name, box in slices:
+            for z, thumbnail in _shrunk(images[name], box, step):
+                pixels.append(thumbnail)
+                places.append((name, z))
+        empty = np.zeros((0, THUMBNAIL**2), dtype=np.float32)
+        return cls(np.stack(pixels) if pixels else empty, places, step)
+
+    def volumes(self) -> list[str]:
+        return list(dict.fromkeys(name for name, _ in self.places))
+
+    def only(self, volume: str) -> _Thumbnails:
+        chosen = [index for index, (name, _) in enumerate(self.places) if name == volume]
+        return _Thumbnails(self.pixels[chosen], [self.places[index] for index in chosen], self.step)
+
+
+def _shrunk(image: Readable, box: Box, step: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Standardised thumbnails of every `step`-th slice of a box; a slice without contrast is left out."""
+    (z_from, z_to), y, x = box
+    depth = max(1, min(64, SLAB_VOXELS // max(1, (y[1] - y[0]) * (x[1] - x[0]))))
+    for first in range(z_from, z_to, depth):
+        slab = image[first : min(first + depth, z_to), y[0] : y[1], x[0] : x[1]]
+        for offset in range((z_from - first) % step, len(slab), step):
+            small = _mean_pixels(_mean_pixels(slab[offset].astype(np.float32), 0), 1)
+            small -= small.mean()
+            length = float(np.linalg.norm(small))
+            if length > 1e-3:
+                yield first + offset, (small / length).reshape(-1)
+
+
+def _mean_pixels(plane: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Shrink (or stretch, by repetition) one axis to `THUMBNAIL` pixels by averaging."""
+    size = plane.shape[axis]
+    starts = np.arange(THUMBNAIL) * size // THUMBNAIL
+    if size < THUMBNAIL:
+        return np.take(plane, starts, axis=axis)
+    widths = np.diff(np.append(starts, size)).astype(np.float32)
+    sums = np.add.reduceat(plane, starts, axis=axis)
+    return np.asarray(sums / (widths[:, None] if axis == 0 else widths[None, :]), dtype=np.float32)
+
+
+def _most_alike(train: _Thumbnails, test: _Thumbnails, limit: float) -> dict[str, Any]:
+    best, where, alike = -np.inf, (0, 0), 0
+    for first in range(0, len(test.pixels), 256):
+        correlation = test.pixels[first : first + 256] @ train.pixels.T
+        alike += int(np.count_nonzero(correlation >= limit))
+        highest = int(correlation.argmax())
+        if correlation.flat[highest] > best:
+            row, column = divmod(highest, correlation.shape[1])
+            best, where = float(correlation.flat[highest]), (first + row, column)
+    detail = f"slice {train.places[where[1]][1]} of training and {test.places[where[0]][1]} of test are most alike"
+    if alike:
+        detail += f"; {alike} pair(s) of slices reach the limit"
+    if max(train.step, test.step) > 1:
+        detail += f"; looked at every {train.step}th slice of training and every {test.step}th of test"
+    verdict = "warning" if alike else "ok"
+    return {"value": min(best, 1.0), "limit": limit, "verdict": verdict, "detail": detail}
+
+
+def refuse_violations(table: pd.DataFrame) -> None:
+    """Fail when an audit found parts that are too close.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `distances` (and `duplicates`, whose warnings pass).
+
+    Raises
+    ------
+    SplitError
+        For the first violation; says where, how close and how far it should be.
+    """
+    violated = table[table["verdict"] == "violated"]
+    if len(violated):
+        row = violated.iloc[0]
+        raise SplitError(
+            f"the split leaks ({len(violated)} violation(s)): fold {row['fold']}, volume {row['volume_a']}, "
+            f"{row['check']} is {row['value']:g} um where {row['limit']:g} um are needed: {row['detail']}; "
+            "make the split anew, and don't edit its table by hand"
+        )
