@@ -76,6 +76,7 @@ class ValueStream:
                 path = next(self._waiting)
                 kind = _AsciiValues if self._data.header.encoding == "ascii" else _ByteValues
                 self._file = kind(self._data, path)
+                self._file.begin()
             count = min(len(values) - done, self._file.left)
             self._file.fill(values[done : done + count])
             done += count
@@ -99,7 +100,10 @@ class _FileValues:
         self.left = data.values_per_file
         self.dtype = native(data.header.dtype)
         self._raw = open(path, "rb")  # noqa: SIM115  closed by close()
-        skip_lines(self.header, path, self._raw, data.offset)
+
+    def begin(self) -> None:
+        """Go to the first value."""
+        skip_lines(self.header, self.path, self._raw, self.offset)
 
     def fill(self, values: NDArray[Any]) -> None:
         """Fill `values`, at most `left` of them."""
@@ -131,6 +135,10 @@ class _ByteValues(_FileValues):
     def __init__(self, data: Data, path: Path) -> None:
         super().__init__(data, path)
         self._done = 0  # bytes since the beginning of the decoded file
+        self._stream: Any = None
+
+    def begin(self) -> None:
+        super().begin()
         self._stream = self._open()
         self._skip_bytes(self._start())
 
@@ -235,9 +243,12 @@ class _AsciiValues(_FileValues):
 
     def __init__(self, data: Data, path: Path) -> None:
         super().__init__(data, path)
-        self._raw.seek(self.header.byte_skip, io.SEEK_CUR)
         self._tail = b""
         self._ready: NDArray[Any] = np.empty(0, self.dtype)
+
+    def begin(self) -> None:
+        super().begin()
+        self._raw.seek(self.header.byte_skip, io.SEEK_CUR)
 
     def _fill(self, values: NDArray[Any]) -> None:
         position = 0

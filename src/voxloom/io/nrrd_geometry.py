@@ -161,10 +161,9 @@ def place(header: NrrdHeader, axes: Axes) -> Placed:
     if axes.refusal is not None:
         return Placed(None)
     spatial = [axis for axis, role in enumerate(axes.roles) if role != "C"]
-    if header.directions is not None and any(header.directions[axis] is not None for axis in spatial):
-        placed = _from_directions(header, spatial)
-    else:
-        placed = _from_spacings(header, spatial)
+    has_directions = header.directions is not None and any(header.directions[axis] is not None for axis in spatial)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is not finite is refused at the end
+        placed = _from_directions(header, spatial) if has_directions else _from_spacings(header, spatial)
     if placed.geometry is None:
         return placed
     warnings = list(placed.warnings)
@@ -209,9 +208,10 @@ def _from_directions(header: NrrdHeader, spatial: list[int]) -> Placed:
         if world > 4 or np.any(rows[:, 3:] != 0):
             return _unusable(f"'space directions' spans {world} world axes")
         rows = rows[:, :3]  # the fourth is time, or stands for segments
-    if rows.shape[1] < len(spatial):
-        return _unusable(f"'space directions' has {rows.shape[1]} world axes for {len(spatial)} of the array")
-    units = header.space_units
+        world = 3
+    if world < len(spatial):
+        return _unusable(f"'space directions' has {world} world axes for {len(spatial)} of the array")
+    units = None if header.space_units is None else header.space_units[:world]
     per_axis = units is None and header.units is not None
     if per_axis:  # not as the format has it, but pynrrd's users write it so
         units = tuple(header.units[axis] for axis in spatial) if header.units is not None else None
@@ -221,8 +221,8 @@ def _from_directions(header: NrrdHeader, spatial: list[int]) -> Placed:
     factors, stated, warnings = result
     if per_axis and len(set(factors)) > 1:
         return _unusable("'units' differ between axes; with 'space directions' give 'space units'")
-    scale = np.resize(factors, world)[: rows.shape[1]]
-    origin = np.zeros(rows.shape[1]) if header.origin is None else np.array(header.origin)[: rows.shape[1]]
+    scale = np.resize(factors, world)
+    origin = np.zeros(world) if header.origin is None else np.array(header.origin)[:world]
     conflict = _spacings_differ(header, spatial, np.linalg.norm(rows, axis=1))
     if conflict:
         return _unusable(conflict)

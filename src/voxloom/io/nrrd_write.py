@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from voxloom.errors import VolumeError
 from voxloom.io.files import atomic_file
-from voxloom.io.nrrd_header import SPACE_SHORT, SPACES, byte_order
+from voxloom.io.nrrd_header import SPACE_SHORT, SPACES, byte_order, native
 from voxloom.io.nrrd_segments import segment_keys
 from voxloom.io.source import Index, Segment
 from voxloom.volume import Geometry
@@ -102,7 +102,7 @@ def _in_file_order(
         *channels, z, _, _ = index
         extent = (*shape[:-3], (z.stop or 0) - (z.start or 0), *shape[-2:])
         whole = all(part.indices(size) == (0, size, 1) for part, size in zip(channels, shape[:-3], strict=True))
-        if z.start != done or not whole or block.shape != extent or block.dtype.newbyteorder("=") != dtype:
+        if z.start != done or not whole or block.shape != extent or native(block.dtype) != native(dtype):
             raise VolumeError(
                 f"blocks must be slabs of {dtype} with all channels in ascending Z, the next from slice {done} on, of "
                 f"a volume of shape {shape}; got {block.dtype} of shape {block.shape} at {index}"
