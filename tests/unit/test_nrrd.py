@@ -169,6 +169,11 @@ def test_gzip_data_may_come_in_members(tmp_path):
     np.testing.assert_array_equal(read(write(tmp_path / "b.nrrd", data + b"rubbish", encoding="gzip")), VOLUME)
 
 
+def test_padding_between_members_is_skipped_even_before_rubbish(tmp_path):
+    data = gzip.compress(bytes(range(7))) + bytes(9) + gzip.compress(bytes(range(7, 24))) + bytes(9) + b"rubbish"
+    np.testing.assert_array_equal(read(write(tmp_path / "a.nrrd", data, encoding="gzip")), VOLUME)
+
+
 def test_more_compressed_values_than_sizes_say_are_told(tmp_path, caplog):
     path = write(tmp_path / "a.nrrd", gzip.compress(bytes(range(30))), encoding="gzip")
     with caplog.at_level(logging.WARNING, logger="voxloom"):
