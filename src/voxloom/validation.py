@@ -1,0 +1,151 @@
+"""How well a network does on the validation boxes while it learns."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from voxloom import metrics
+from voxloom.blocks import grid
+from voxloom.labelled import Box, LabelledVolume, Shape, TrainingVolume, labelled_volumes
+from voxloom.losses import Loss
+from voxloom.predictor import Predictor
+from voxloom.volume import IGNORE, split_annotation
+
+LOGGER = logging.getLogger("voxloom")
+MOST_VOXELS = 2**26
+SLAB = 16
+BLOCK = 128
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one epoch, at the volume's own resolution.
+
+    Parameters
+    ----------
+    loss : float
+        Of the probabilities; NaN without annotated voxels.
+    average_precision, f1 : float
+        F1 at its best threshold; NaN without foreground.
+    """
+
+    loss: float
+    average_precision: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A box with annotated voxels everywhere at its faces."""
+
+    part: LabelledVolume
+    start: Shape
+    stop: Shape
+
+
+class Validation:
+    """The validation boxes of a fold, cut to what is annotated.
+
+    Parameters
+    ----------
+    volumes : mapping of str to TrainingVolume
+    boxes : sequence of Box
+        Of one fold; those of part validation are used.
+    settings : mapping
+        A model's settings.
+
+    Attributes
+    ----------
+    annotated_voxels, foreground_voxels : int
+
+    Notes
+    -----
+    Beyond `MOST_VOXELS` voxels, evenly spaced pieces are taken, always the same ones, so that validating a large volume
+    doesn't take longer than learning from it.
+    """
+
+    def __init__(
+        self, volumes: Mapping[str, TrainingVolume], *, boxes: Sequence[Box], settings: Mapping[str, Any]
+    ) -> None:
+        edges = (1, None, None) if settings["network"]["dimensions"] == 2 else (BLOCK, BLOCK, BLOCK)
+        self.annotated_voxels = self.foreground_voxels = 0
+        pieces: list[_Piece] = []
+        for part in labelled_volumes(volumes, boxes, part="validation"):
+            for box in part.boxes:
+                for block in grid(box.shape, [edge or size for edge, size in zip(edges, box.shape, strict=True)]):
+                    start = tuple(low + axis.start for low, axis in zip(box.start, block.core, strict=True))
+                    codes = part.codes(start, [axis.stop - axis.start for axis in block.core])
+                    self.foreground_voxels += int(np.count_nonzero(codes == 1))
+                    self.annotated_voxels += int(np.count_nonzero(codes != IGNORE))
+                    _append(pieces, part, codes, start)
+        voxels = sum(math.prod(np.subtract(piece.stop, piece.start)) for piece in pieces)
+        every = math.ceil(voxels / MOST_VOXELS) if voxels else 1
+        if every > 1:
+            LOGGER.info(
+                "validation looks at every %dth of %d pieces: they hold %.3g voxels", every, len(pieces), voxels
+            )
+        self.pieces = pieces[::every]
+
+    def score(self, predictor: Predictor, *, loss: Loss, positive_weight: float) -> Scores:
+        """Predict the validation boxes and compare.
+
+        Parameters
+        ----------
+        predictor : Predictor
+        loss : Loss
+        positive_weight : float
+
+        Returns
+        -------
+        scores : Scores
+        """
+        histogram = np.zeros((2, 256), dtype=np.int64)
+        sums: NDArray[np.float64] | float = 0.0
+        for piece in self.pieces:
+            shape = np.subtract(piece.stop, piece.start)
+            probability = np.empty(shape, dtype=np.float32)
+            predictor.region(piece.part.volume.image, piece.start, piece.stop, probability)
+            mask, ignore = split_annotation(piece.part.codes(piece.start, [int(n) for n in shape]))
+            logits = torch.logit(torch.from_numpy(probability), eps=1e-6)
+            counted = loss.sums(logits, torch.from_numpy(mask), torch.from_numpy(ignore), positive_weight)
+            sums = sums + counted.double().numpy()
+            histogram += metrics.joint_histogram(np.rint(probability * 255).astype(np.uint8), mask, ignore=ignore)
+        if not histogram.sum():
+            return Scores(math.nan, math.nan, math.nan)
+        value = float(loss.value(torch.as_tensor(sums)))
+        if not histogram[1].sum():
+            return Scores(value, math.nan, math.nan)
+        _, f1 = metrics.best_threshold(histogram, metric="f1")
+        return Scores(value, float(metrics.average_precision(histogram)), float(f1))
+
+
+def _append(pieces: list[_Piece], part: LabelledVolume, codes: NDArray[np.uint8], start: Sequence[int]) -> None:
+    """Add the box of the annotated voxels; joined with the slice before it where both are alike."""
+    annotated = codes != IGNORE
+    if not annotated.any():
+        return
+    ranges = []
+    for axis in range(3):
+        seen = np.flatnonzero(annotated.any(axis=tuple(other for other in range(3) if other != axis)))
+        ranges.append((start[axis] + int(seen[0]), start[axis] + int(seen[-1]) + 1))
+    (z, z_to), (y, y_to), (x, x_to) = ranges
+    last = pieces[-1] if pieces else None
+    if (
+        last is not None
+        and last.part is part
+        and codes.shape[0] == 1
+        and last.stop == (z, y_to, x_to)
+        and last.start[1:] == (y, x)
+        and z - last.start[0] < SLAB
+    ):
+        pieces[-1] = _Piece(part, last.start, (z_to, y_to, x_to))
+    else:
+        pieces.append(_Piece(part, (z, y, x), (z_to, y_to, x_to)))

@@ -1,0 +1,318 @@
+"""Training learns, does the same twice, goes on where it was killed, and says so when it can't."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from voxloom import checkpoint, training
+from voxloom.checkpoint import TrainState, load_checkpoint, save_checkpoint, training_key
+from voxloom.errors import ModelError
+from voxloom.labelled import Box, TrainingVolume
+from voxloom.training import SCHEDULES, train
+
+AUGMENT = dict.fromkeys(("flip", "rotate90", "affine", "contrast", "gamma", "noise", "blur"), 0.0)
+SHAPE = (12, 32, 32)
+
+
+def settings(**changes):
+    made = {
+        "description": "",
+        "learn_from": ["annotation"],
+        "network": {"name": "unet", "dimensions": 2, "widths": [6, 8], "slices": 1, "batch_norm": True},
+        "input": {"size": None, "patch_voxels": [1, 16, 16], "normalise": "zscore"},
+        "loss": {"name": "bce", "positive_weight": 1.0},
+        "optimiser": {"name": "adam", "learning_rate": 0.01, "weight_decay": 0.0},
+        "schedule": {"name": "constant", "factor_per_epoch": 1.0, "warmup_steps": 0},
+        "batch_size": 4,
+        "epochs": 3,
+        "samples_per_epoch": 16,
+        "foreground_share": 0.5,
+        "annotator_share": 0.0,
+        "augment": AUGMENT,
+        "early_stopping_epochs": None,
+        "precision": "float32",
+        "test_time_flips": False,
+    }
+    for key, value in changes.items():
+        made[key] = {**made[key], **value} if isinstance(value, dict) else value
+    return made
+
+
+def tubes(shape=SHAPE, seed=0):
+    """Bright tubes along z in noise; the mask is the tubes."""
+    rng = np.random.default_rng(seed)
+    _, y, x = np.indices(shape)
+    mask = (((y % 16) - 8) ** 2 + ((x % 16) - 8) ** 2) < 12
+    image = np.clip(90 + 70 * mask + rng.normal(0, 25, shape), 0, 255).astype(np.uint8)
+    return TrainingVolume(image, (mask.astype(np.uint8),), (1.0, 1.0, 1.0))
+
+
+BOXES = [Box("a", "train", (0, 0, 0), (7, 32, 32)), Box("a", "validation", (9, 0, 0), (12, 32, 32))]
+
+
+def run(volume=None, boxes=BOXES, seed=1, resume=None, on_checkpoint=None, **changes):
+    return train(
+        {"a": volume or tubes()},
+        boxes=boxes,
+        settings=settings(**changes),
+        seed=seed,
+        memory_mib=200,
+        threads=1,
+        device="cpu",
+        resume=resume,
+        on_checkpoint=on_checkpoint,
+    )
+
+
+def weights(trained):
+    return {name: tensor.clone() for name, tensor in trained.network.state_dict().items()}
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def numbers(log):
+    """The rows without their times."""
+    return [{key: row[key] for key in row if key not in ("samples_per_s", "seconds")} for row in log]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"precision": "bfloat16"},
+        {"input": {"size": [24, 24]}, "samples_per_epoch": None, "batch_size": 1},
+        {"network": {"dimensions": 3}, "input": {"patch_voxels": [4, 16, 16]}},
+        {"network": {"slices": 3}, "loss": {"name": "bce_dice", "positive_weight": "balanced"}},
+        {"optimiser": {"name": "adamw", "weight_decay": 0.1}, "augment": {"flip": 0.5, "rotate90": 0.5, "noise": 0.5}},
+    ],
+)
+def test_it_learns_to_segment_unseen_slices(changes):
+    trained = run(epochs=6, **changes)
+    assert trained.log[-1]["validation_average_precision"] > 0.9
+    assert trained.log[-1]["training_loss"] < trained.log[0]["training_loss"]
+    assert trained.kept_epoch == 6
+
+
+def test_equal_seeds_give_equal_weights_and_log():
+    everything = dict.fromkeys(AUGMENT, 0.5)
+    first, again = run(augment=everything), run(augment=everything)
+    other = run(augment=everything, seed=2)
+    assert equal(weights(first), weights(again))
+    assert numbers(first.log) == numbers(again.log)
+    assert not equal(weights(first), weights(other))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schedule": {"name": "cosine", "warmup_steps": 3}, "augment": {"affine": 0.5, "noise": 0.5}},
+        {"early_stopping_epochs": 2, "optimiser": {"name": "adamw", "weight_decay": 0.01}},
+        {"precision": "bfloat16", "schedule": {"name": "exponential", "factor_per_epoch": 0.5}},
+    ],
+)
+def test_a_killed_training_goes_on_to_the_same_result(tmp_path, changes):
+    path, key = tmp_path / "axons.checkpoint", training_key(seed=1)
+    whole = run(epochs=5, **changes)
+
+    class Killed(BaseException):
+        pass
+
+    def save_and_die(state):
+        save_checkpoint(path, state, key=key)
+        if state.epochs_done == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(epochs=5, on_checkpoint=save_and_die, **changes)
+    state = load_checkpoint(path, key=key)
+    assert state.epochs_done == 2
+    resumed = run(epochs=5, resume=state, **changes)
+    assert equal(weights(resumed), weights(whole))
+    assert numbers(resumed.log) == numbers(whole.log)
+    assert resumed.kept_epoch == whole.kept_epoch
+
+
+def test_a_checkpoint_of_the_last_epoch_gives_the_result_without_training(tmp_path):
+    states = []
+    whole = run(on_checkpoint=states.append)
+    save_checkpoint(tmp_path / "c", states[-1], key="k")
+    resumed = run(resume=load_checkpoint(tmp_path / "c", key="k"), on_checkpoint=states.append)
+    assert len(states) == 3
+    assert equal(weights(resumed), weights(whole))
+
+
+def test_states_don_t_change_as_training_goes_on():
+    states = []
+    run(on_checkpoint=lambda state: states.append((state, repr(state.optimiser), weights_of(state))))
+    for state, optimiser, network in states:
+        assert repr(state.optimiser) == optimiser
+        assert equal(state.network, network)
+
+
+def weights_of(state):
+    return {name: tensor.clone() for name, tensor in state.network.items()}
+
+
+def scripted_scores(monkeypatch, precisions):
+    scores = iter(precisions)
+
+    def score(self, predictor, *, loss, positive_weight):
+        return training.Scores(0.5, next(scores), 0.5)
+
+    monkeypatch.setattr(training.Validation, "score", score)
+
+
+def test_early_stopping_keeps_the_best_epoch_and_stops(monkeypatch):
+    scripted_scores(monkeypatch, [0.3, 0.8, 0.7, 0.8, 0.9])
+    states = []
+    trained = run(epochs=9, early_stopping_epochs=2, on_checkpoint=states.append)
+    assert len(trained.log) == 4
+    assert trained.kept_epoch == 2
+    assert equal(weights(trained), states[1].network)
+
+
+def test_without_early_stopping_the_last_epoch_is_kept(monkeypatch):
+    scripted_scores(monkeypatch, [0.9, 0.3, 0.2])
+    states = []
+    trained = run(on_checkpoint=states.append)
+    assert trained.kept_epoch == 3
+    assert equal(weights(trained), states[-1].network)
+
+
+def test_the_learning_rates_are_the_published_ones(golden):
+    reference = np.load(golden / "formats_misc.npz")
+    for name, rate, factor in (("lr_axon", 1e-2, 0.5), ("lr_vessel", 1e-3, 0.9)):
+        rates = [SCHEDULES["exponential"](learning_rate=rate, epoch=k, factor_per_epoch=factor) for k in range(10)]
+        np.testing.assert_allclose(rates, reference[name], rtol=1e-6)
+
+
+def test_cosine_rises_linearly_and_falls_to_nothing():
+    rates = [SCHEDULES["cosine"](learning_rate=1.0, step=k, steps=104, warmup_steps=4) for k in range(105)]
+    np.testing.assert_allclose(rates[:5], [0.2, 0.4, 0.6, 0.8, 1.0])
+    assert rates[54] == pytest.approx(0.5)
+    assert rates[104] == pytest.approx(0.0, abs=1e-12)
+    assert all(a > b for a, b in zip(rates[4:-1], rates[5:], strict=True))
+
+
+def test_the_schedule_reaches_the_optimiser():
+    trained = run(schedule={"name": "exponential", "factor_per_epoch": 0.5})
+    assert [row["learning_rate"] for row in trained.log] == [0.01, 0.005, 0.0025]
+
+
+def test_coupled_weight_decay_is_added_to_the_gradient_and_decoupled_taken_off_the_weight():
+    def after_a_step(name):
+        weight = torch.nn.Parameter(torch.tensor([2.0]))
+        optimiser = training.OPTIMISERS[name]([weight], lr=0.1, weight_decay=0.5)
+        weight.grad = torch.tensor([0.0])
+        optimiser.step()
+        return float(weight.detach())
+
+    assert after_a_step("adam") == pytest.approx(2.0 - 0.1)  # a step of Adam is the learning rate, whatever the decay
+    assert after_a_step("adamw") == pytest.approx(2.0 - 0.1 * 0.5 * 2.0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimiser": {"weight_decay": 0.3}},
+        {"loss": {"positive_weight": 5.0}},
+        {"batch_size": 2},
+        {"foreground_share": 1.0},
+        {"input": {"normalise": "unit"}},
+        *({"augment": {name: 1.0}} for name in AUGMENT),
+    ],
+)
+def test_every_setting_changes_the_result(changes):
+    assert not equal(weights(run(epochs=1)), weights(run(epochs=1, **changes)))
+
+
+def test_labels_of_test_and_validation_boxes_don_t_reach_the_weights():
+    volume = tubes()
+    spoilt = volume.annotations[0].copy()
+    spoilt[7:] = 1 - spoilt[7:]
+    other = TrainingVolume(volume.image, (spoilt,), volume.spacing_um)
+    assert equal(weights(run(volume, epochs=1)), weights(run(other, epochs=1)))
+
+
+def test_a_diverging_training_names_step_and_learning_rate():
+    with pytest.raises(ModelError, match=r"loss became .* at step \d+, at a learning rate of 1e\+30.*lower optimiser"):
+        run(optimiser={"learning_rate": 1e30}, network={"batch_norm": False}, epochs=1, samples_per_epoch=60)
+
+
+def test_early_stopping_needs_something_to_validate_on():
+    with pytest.raises(ModelError, match="early_stopping_epochs.*larger validation_fraction"):
+        run(boxes=BOXES[:1], early_stopping_epochs=2)
+
+
+def test_without_validation_boxes_the_scores_stay_empty(caplog):
+    trained = run(boxes=BOXES[:1], epochs=1)
+    assert math.isnan(trained.log[0]["validation_average_precision"])
+    assert "no foreground" in caplog.text
+
+
+@pytest.mark.parametrize("key", ["optimiser", "schedule", "loss", "network"])
+def test_an_unknown_name_lists_the_known_ones(key):
+    with pytest.raises(ModelError, match=rf"{key}.name must be one of .*got 'best'"):
+        run(**{key: {"name": "best"}})
+
+
+def test_training_restores_what_it_set():
+    before = torch.are_deterministic_algorithms_enabled()
+    run(epochs=1)
+    assert torch.are_deterministic_algorithms_enabled() == before
+
+
+def state():
+    return TrainState(1, {"w": torch.ones(2)}, {"state": {}, "param_groups": []}, None, 1, 0.5, [{"epoch": 1}])
+
+
+def test_a_checkpoint_of_another_training_is_not_used(tmp_path, caplog):
+    caplog.set_level("INFO")
+    save_checkpoint(tmp_path / "c", state(), key=training_key(settings={"epochs": 3}, seed=1))
+    assert load_checkpoint(tmp_path / "c", key=training_key(settings={"epochs": 4}, seed=1)) is None
+    assert "other settings, data or code" in caplog.text
+    assert load_checkpoint(tmp_path / "missing", key="k") is None
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", "truncated", "foreign"])
+def test_a_damaged_checkpoint_says_what_to_do(tmp_path, content):
+    path = tmp_path / "c"
+    if content == "truncated":
+        save_checkpoint(path, state(), key="k")
+        content = path.read_bytes()[:-500]
+    if content == "foreign":
+        torch.save({"weights": torch.ones(3)}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ModelError, match="no checkpoint of voxloom, or damaged.*remove it to train anew"):
+        load_checkpoint(path, key="k")
+
+
+def test_a_checkpoint_executes_nothing(tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "executed"), "w"))
+
+    torch.save({"key": "k", "epochs_done": Attack()}, tmp_path / "c")
+    with pytest.raises(ModelError, match="no checkpoint"):
+        load_checkpoint(tmp_path / "c", key="k")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path / "c", state(), key="k")
+    before = (tmp_path / "c").read_bytes()
+
+    def fails(content, path):
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(checkpoint.torch, "save", fails)
+    with pytest.raises(OSError, match="disk full"):
+        save_checkpoint(tmp_path / "c", state(), key="k")
+    assert (tmp_path / "c").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
