@@ -1,0 +1,127 @@
+"""Scores obey their definitions and symmetries for any input."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn.metrics import average_precision_score, precision_recall_curve
+
+from voxloom import metrics, partitions, skeleton
+from voxloom.score import score_arrays
+
+SHAPES = hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=7)
+
+
+@st.composite
+def scored(draw, dtype=np.uint8):
+    shape = draw(SHAPES)
+    stored = draw(hnp.arrays(dtype, shape, elements=st.integers(0, np.iinfo(dtype).max)))
+    mask = draw(hnp.arrays(bool, shape))
+    ignore = draw(hnp.arrays(bool, shape))
+    return stored, mask, ignore
+
+
+@settings(deadline=None)
+@given(voxels=st.one_of(scored(), scored(np.uint16)))
+def test_curve_and_average_precision_equal_scikit_learns(voxels):
+    stored, mask, ignore = voxels
+    counted = ~ignore
+    assume(mask[counted].any())
+    histogram = metrics.joint_histogram(stored, mask, ignore=ignore)
+    curve = metrics.precision_recall_curve(histogram)
+    precision, recall, thresholds = precision_recall_curve(mask[counted], stored[counted])
+    np.testing.assert_array_equal(curve.levels, thresholds)
+    np.testing.assert_allclose(np.append(curve.precision, 1.0), precision)
+    np.testing.assert_allclose(np.append(curve.recall, 0.0), recall)
+    expected = average_precision_score(mask[counted], stored[counted])
+    assert metrics.average_precision(histogram) == pytest.approx(expected)
+
+
+@given(voxels=scored(), level=st.integers(0, 256))
+def test_counts_match_their_definition(voxels, level):
+    stored, mask, ignore = voxels
+    counts = metrics.confusion(metrics.joint_histogram(stored, mask, ignore=ignore), level=level)
+    predicted = stored.astype(int) >= level
+    assert counts.tp == (predicted & mask & ~ignore).sum()
+    assert counts.fp == (predicted & ~mask & ~ignore).sum()
+    assert counts.fn == (~predicted & mask & ~ignore).sum()
+    assert counts.tn == (~predicted & ~mask & ~ignore).sum()
+
+
+@given(voxels=scored())
+def test_histograms_of_parts_add_up_to_that_of_the_whole(voxels):
+    stored, mask, ignore = voxels
+    at = len(stored) // 2
+    parts = [
+        metrics.joint_histogram(stored[cut], mask[cut], ignore=ignore[cut]) for cut in (slice(0, at), slice(at, None))
+    ]
+    np.testing.assert_array_equal(sum(parts), metrics.joint_histogram(stored, mask, ignore=ignore))
+
+
+@given(voxels=scored())
+def test_levels_of_any_type_give_the_same_curve(voxels):
+    stored, mask, ignore = voxels
+    assume(not ignore.all())
+    exact = metrics.precision_recall_curve(metrics.joint_histogram(stored, mask, ignore=ignore))
+    levels, histogram = metrics.level_histogram(stored.astype(float) / 7, mask, ignore=ignore)
+    found = metrics.precision_recall_curve(histogram)
+    np.testing.assert_array_equal(found.tp, exact.tp)
+    np.testing.assert_allclose(levels[found.levels], exact.levels / 7)
+
+
+LABELS = hnp.arrays(np.uint16, (3, 5, 6), elements=st.integers(0, 4))
+
+
+@settings(deadline=None)
+@given(prediction=LABELS, truth=LABELS, seed=st.integers(0, 1000))
+def test_label_scores_ignore_renumbering_and_mirroring(prediction, truth, seed):
+    assume(truth.any())
+    rng = np.random.default_rng(seed)
+    new_truth = np.concatenate(([0], 1 + rng.permutation(70_000)[:4])).astype(np.uint32)
+    new_prediction = np.concatenate(([0], 1 + rng.permutation(9)[:4])).astype(np.uint32)
+    tables = [
+        partitions.contingency(prediction, truth),
+        partitions.contingency(new_prediction[prediction], new_truth[truth]),
+        partitions.contingency(np.flip(prediction), np.flip(truth)),
+    ]
+    for scores in (partitions.variation_of_information, partitions.cremi_score):
+        values = np.array([scores(table) for table in tables])
+        np.testing.assert_allclose(values, np.broadcast_to(values[0], values.shape), atol=1e-9)
+    for mode in partitions.RAND_MODES:
+        errors = [partitions.adapted_rand(table, mode=mode).error for table in tables]
+        np.testing.assert_allclose(errors, errors[0])
+
+
+@given(truth=LABELS)
+def test_a_segmentation_agrees_with_itself(truth):
+    assume(truth.any())
+    table = partitions.contingency(truth, truth)
+    assert partitions.variation_of_information(table) == (0.0, 0.0)
+    assert partitions.adapted_rand(table).error == pytest.approx(0.0)
+
+
+MASKS = hnp.arrays(bool, (6, 6, 6))
+
+
+@settings(deadline=None, max_examples=30)
+@given(mask=MASKS)
+def test_a_mask_has_the_centre_lines_of_itself(mask):
+    assert skeleton.cldice(mask, mask) == 1.0
+    lines = skeleton.skeletonise(mask)
+    assert not (lines & ~mask).any()
+
+
+@settings(deadline=None, max_examples=30)
+@given(prediction=MASKS, truth=MASKS)
+def test_cldice_does_not_care_which_is_which(prediction, truth):
+    assert skeleton.cldice(prediction, truth) == pytest.approx(skeleton.cldice(truth, prediction))
+
+
+@settings(deadline=None, max_examples=30)
+@given(prediction=MASKS, truth=MASKS, axis=st.integers(0, 2))
+def test_mask_scores_do_not_change_when_both_are_mirrored(prediction, truth, axis):
+    scores = score_arrays(prediction, truth, kind="mask")
+    mirrored = score_arrays(np.flip(prediction, axis), np.flip(truth, axis), kind="mask")
+    for name in ("precision", "recall", "f1", "iou", "accuracy"):
+        np.testing.assert_equal(mirrored[name], scores[name])
