@@ -36,7 +36,7 @@ class TrainingVolume:
 
 
 @dataclass(frozen=True)
-class Box:
+class PartBox:
     """One row of a split's table: a box of a volume that trains, validates or tests.
 
     Parameters
@@ -60,7 +60,7 @@ class Box:
         return z, y, x
 
 
-def boxes_of_fold(rows: Iterable[Mapping[str, Any]], *, fold: int) -> list[Box]:
+def boxes_of_fold(rows: Iterable[Mapping[str, Any]], *, fold: int) -> list[PartBox]:
     """The boxes of one fold.
 
     Parameters
@@ -71,7 +71,7 @@ def boxes_of_fold(rows: Iterable[Mapping[str, Any]], *, fold: int) -> list[Box]:
 
     Returns
     -------
-    boxes : list of Box
+    boxes : list of PartBox
 
     Raises
     ------
@@ -85,7 +85,7 @@ def boxes_of_fold(rows: Iterable[Mapping[str, Any]], *, fold: int) -> list[Box]:
         if int(row["fold"]) == fold:
             z, y, x = (int(row[f"{axis}_from"]) for axis in "zyx")
             z_to, y_to, x_to = (int(row[f"{axis}_to"]) for axis in "zyx")
-            boxes.append(Box(str(row["volume"]), str(row["part"]), (z, y, x), (z_to, y_to, x_to)))
+            boxes.append(PartBox(str(row["volume"]), str(row["part"]), (z, y, x), (z_to, y_to, x_to)))
     if not boxes:
         raise SplitError(f"the split has no fold {fold}, only {', '.join(map(str, sorted(folds))) or 'an empty table'}")
     return boxes
@@ -168,13 +168,13 @@ class LabelledVolume:
     ----------
     name : str
     volume : TrainingVolume
-    boxes : list of Box
+    boxes : list of PartBox
         Outside them every label reads as not annotated, so that none can leak from another part.
     """
 
     name: str
     volume: TrainingVolume
-    boxes: list[Box]
+    boxes: list[PartBox]
     _codes: Window | None = field(default=None, init=False)
     _first: Window | None = field(default=None, init=False)
     _image: Window | None = field(default=None, init=False)
@@ -321,13 +321,15 @@ class _Joined:
         return self.labelled._joined(index, first_only=self.first_only)
 
 
-def labelled_volumes(volumes: Mapping[str, TrainingVolume], boxes: Iterable[Box], *, part: str) -> list[LabelledVolume]:
+def labelled_volumes(
+    volumes: Mapping[str, TrainingVolume], boxes: Iterable[PartBox], *, part: str
+) -> list[LabelledVolume]:
     """The volumes that have boxes of a part, in the order of their names.
 
     Parameters
     ----------
     volumes : mapping of str to TrainingVolume
-    boxes : iterable of Box
+    boxes : iterable of PartBox
         Of one fold.
     part : {"train", "validation", "test"}
 
@@ -340,7 +342,7 @@ def labelled_volumes(volumes: Mapping[str, TrainingVolume], boxes: Iterable[Box]
     SplitError
         If a box names a volume that isn't there.
     """
-    chosen: dict[str, list[Box]] = {}
+    chosen: dict[str, list[PartBox]] = {}
     for box in boxes:
         if box.part == part:
             if box.volume not in volumes:

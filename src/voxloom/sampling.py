@@ -18,7 +18,7 @@ from voxloom import networks
 from voxloom.blocks import grid
 from voxloom.errors import ModelError, SplitError
 from voxloom.intensity import Moments, Normalisation
-from voxloom.labelled import Box, Shape, TrainingVolume, labelled_volumes, reflected
+from voxloom.labelled import PartBox, Shape, TrainingVolume, labelled_volumes, reflected
 from voxloom.volume import IGNORE, split_annotation
 
 LOGGER = logging.getLogger("voxloom")
@@ -50,7 +50,7 @@ class _Cell:
     """A small box of a volume, and how many voxels of each kind can be a patch's centre in it."""
 
     volume: int
-    box: Box
+    box: PartBox
     start: Shape
     shape: Shape
     counts: tuple[int, int, int, int]
@@ -65,7 +65,7 @@ class Sampler:
     Parameters
     ----------
     volumes : mapping of str to TrainingVolume
-    boxes : sequence of Box
+    boxes : sequence of PartBox
         Of one fold; those of part train are used.
     settings : mapping
         A model's settings (``$defs/model`` of the task schema, defaults filled in).
@@ -93,7 +93,7 @@ class Sampler:
         self,
         volumes: Mapping[str, TrainingVolume],
         *,
-        boxes: Sequence[Box],
+        boxes: Sequence[PartBox],
         settings: Mapping[str, Any],
         seed: int,
         memory_mib: float,

@@ -21,7 +21,7 @@ from voxloom import devices, losses, networks
 from voxloom.augment import augment
 from voxloom.checkpoint import TrainState
 from voxloom.errors import ModelError
-from voxloom.labelled import Box, TrainingVolume
+from voxloom.labelled import PartBox, TrainingVolume
 from voxloom.logs import PROGRESS_SECONDS
 from voxloom.predictor import prepare
 from voxloom.sampling import Batch, Sampler
@@ -50,7 +50,7 @@ OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.opt
 """adam adds the weight decay to the gradient (coupled L2), adamw takes it off the weights."""
 
 SCHEDULES: dict[str, Callable[..., float]] = {"constant": _constant, "exponential": _exponential, "cosine": _cosine}
-"""Learning rate of a step: the same; times factor_per_epoch after each epoch; a linear rise, then half a cosine to 0."""
+"""Rate of a step: the same; times factor_per_epoch after every epoch; a linear rise, then half a cosine to 0."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ LOG_COLUMNS = (
 def train(
     volumes: Mapping[str, TrainingVolume],
     *,
-    boxes: Sequence[Box],
+    boxes: Sequence[PartBox],
     settings: Mapping[str, Any],
     seed: int,
     memory_mib: float,
@@ -108,7 +108,7 @@ def train(
     Parameters
     ----------
     volumes : mapping of str to TrainingVolume
-    boxes : sequence of Box
+    boxes : sequence of PartBox
         Of one fold; labels of train boxes are learnt, those of validation boxes scored after every epoch.
     settings : mapping
         A model's settings: ``$defs/model`` of the task schema, defaults filled in.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from voxloom import metrics
 from voxloom.blocks import grid
-from voxloom.labelled import Box, LabelledVolume, Shape, TrainingVolume, labelled_volumes
+from voxloom.labelled import LabelledVolume, PartBox, Shape, TrainingVolume, labelled_volumes
 from voxloom.losses import Loss
 from voxloom.predictor import Predictor
 from voxloom.volume import IGNORE, split_annotation
@@ -57,7 +57,7 @@ class Validation:
     Parameters
     ----------
     volumes : mapping of str to TrainingVolume
-    boxes : sequence of Box
+    boxes : sequence of PartBox
         Of one fold; those of part validation are used.
     settings : mapping
         A model's settings.
@@ -73,7 +73,7 @@ class Validation:
     """
 
     def __init__(
-        self, volumes: Mapping[str, TrainingVolume], *, boxes: Sequence[Box], settings: Mapping[str, Any]
+        self, volumes: Mapping[str, TrainingVolume], *, boxes: Sequence[PartBox], settings: Mapping[str, Any]
     ) -> None:
         edges = (1, None, None) if settings["network"]["dimensions"] == 2 else (BLOCK, BLOCK, BLOCK)
         self.annotated_voxels = self.foreground_voxels = 0

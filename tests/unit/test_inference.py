@@ -39,7 +39,7 @@ def image(shape, seed=0):
 
 
 def at_once(network, model, volume):
-    """The definition: slices (in 3-D the volume) mirrored to a size that can be pooled, through the network, cropped."""
+    """The definition: slices (in 3-D the volume) mirrored to a size that can be pooled, through the network."""
     is_3d = model["network"]["dimensions"] == 3
     factor = networks.size_factor(model["network"])
     beside = model["network"]["slices"] // 2

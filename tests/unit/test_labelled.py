@@ -5,8 +5,8 @@ import pytest
 
 from voxloom.errors import SplitError, VolumeError
 from voxloom.labelled import (
-    Box,
     LabelledVolume,
+    PartBox,
     TrainingVolume,
     boxes_of_fold,
     labelled_volumes,
@@ -22,7 +22,7 @@ def volume(shape=(6, 10, 12), annotations=1, seed=0):
 
 
 def box(start, stop, part="train", name="a"):
-    return Box(name, part, start, stop)
+    return PartBox(name, part, start, stop)
 
 
 @pytest.mark.parametrize("start", [(-3, -2, -1), (4, 8, 9), (-9, -25, 3), (1, 2, 3)])
@@ -93,7 +93,7 @@ def test_a_box_outside_the_volume_is_refused():
 def test_boxes_come_from_the_rows_of_one_fold():
     row = dict(volume="a", part="test", z_from="0", z_to="2", y_from="1", y_to="3", x_from="2", x_to="4")
     assert boxes_of_fold([{**row, "fold": "1"}, {**row, "fold": 0, "volume": "b"}], fold=1) == [
-        Box("a", "test", (0, 1, 2), (2, 3, 4))
+        PartBox("a", "test", (0, 1, 2), (2, 3, 4))
     ]
     with pytest.raises(SplitError, match="no fold 3, only 1"):
         boxes_of_fold([{**row, "fold": 1}], fold=3)

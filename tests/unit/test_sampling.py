@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from voxloom.errors import ModelError, SplitError
-from voxloom.labelled import Box, TrainingVolume
+from voxloom.labelled import PartBox, TrainingVolume
 from voxloom.sampling import Sampler, scale_codes, scale_image
 
 SHAPE = (12, 40, 48)
@@ -42,7 +42,7 @@ def volume(codes=None, shape=SHAPE, dtype=np.uint8):
 def sampler(volumes=None, boxes=None, *, memory_mib=100, seed=3, **changes):
     volumes = {"a": volume()} if volumes is None else volumes
     if boxes is None:
-        boxes = [Box("a", "train", (0, 0, 0), (8, 40, 48)), Box("a", "test", (9, 0, 0), (12, 40, 48))]
+        boxes = [PartBox("a", "train", (0, 0, 0), (8, 40, 48)), PartBox("a", "test", (9, 0, 0), (12, 40, 48))]
     return Sampler(volumes, boxes=boxes, settings=settings(**changes), seed=seed, memory_mib=memory_mib)
 
 
@@ -104,14 +104,14 @@ def test_patches_as_large_as_the_slices_are_whole_slices():
 
 def test_slices_of_different_sizes_make_one_batch_without_new_labels():
     volumes = {"a": volume(), "b": volume(shape=(12, 37, 30), codes=np.ones((12, 37, 30), dtype=np.uint8))}
-    boxes = [Box("a", "train", (0, 0, 0), (1, 40, 48)), Box("b", "train", (0, 0, 0), (1, 37, 30))]
+    boxes = [PartBox("a", "train", (0, 0, 0), (1, 40, 48)), PartBox("b", "train", (0, 0, 0), (1, 37, 30))]
     batch = sampler(volumes, boxes, input={"patch_voxels": [1, 64, 64]}, samples_per_epoch=None).batch(0, 0)
     assert batch.image.shape == (2, 1, 40, 48)
     assert sorted((~batch.ignore).sum((1, 2, 3)).tolist()) == [37 * 30, 40 * 48]
 
 
 def test_labels_outside_the_training_boxes_are_ignored():
-    boxes = [Box("a", "train", (0, 8, 8), (8, 30, 30))]
+    boxes = [PartBox("a", "train", (0, 8, 8), (8, 30, 30))]
     chosen = sampler(boxes=boxes, input={"size": [40, 48]})
     ignore = chosen.batch(0, 0).ignore[0, 0]
     assert not ignore[8:30, 8:30].any()
@@ -119,13 +119,13 @@ def test_labels_outside_the_training_boxes_are_ignored():
 
 
 def test_patches_lie_in_their_box_where_they_fit():
-    boxes = [Box("a", "train", (0, 10, 4), (8, 30, 30))]
+    boxes = [PartBox("a", "train", (0, 10, 4), (8, 30, 30))]
     chosen = sampler(boxes=boxes, samples_per_epoch=60, batch_size=1)
     assert not any(bool(chosen.batch(0, step).ignore.any()) for step in range(60))
 
 
 def test_a_patch_larger_than_its_box_holds_the_box_and_ignores_the_rest():
-    boxes = [Box("a", "train", (0, 14, 20), (8, 26, 30))]
+    boxes = [PartBox("a", "train", (0, 14, 20), (8, 26, 30))]
     batch = sampler(boxes=boxes, batch_size=1).batch(0, 0)
     assert int((~batch.ignore).sum()) == 12 * 10
 
@@ -160,7 +160,7 @@ def test_every_foreground_voxel_is_equally_likely():
     codes[0, 8, 10] = codes[0, 8, 12] = codes[1, 8, 100] = 1
     chosen = sampler(
         {"a": volume(codes, shape=codes.shape)},
-        [Box("a", "train", (0, 0, 0), codes.shape)],
+        [PartBox("a", "train", (0, 0, 0), codes.shape)],
         foreground_share=1.0,
         samples_per_epoch=600,
         batch_size=600,
@@ -250,4 +250,4 @@ def test_training_without_foreground_is_refused():
 
 def test_a_split_without_training_boxes_is_refused():
     with pytest.raises(SplitError, match="no training box"):
-        sampler(boxes=[Box("a", "test", (0, 0, 0), (1, 1, 1))])
+        sampler(boxes=[PartBox("a", "test", (0, 0, 0), (1, 1, 1))])

@@ -1,5 +1,6 @@
 """Training learns, does the same twice, goes on where it was killed, and says so when it can't."""
 
+import itertools
 import math
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from voxloom import checkpoint, training
 from voxloom.checkpoint import TrainState, load_checkpoint, save_checkpoint, training_key
 from voxloom.errors import ModelError
-from voxloom.labelled import Box, TrainingVolume
+from voxloom.labelled import PartBox, TrainingVolume
 from voxloom.training import SCHEDULES, train
 
 AUGMENT = dict.fromkeys(("flip", "rotate90", "affine", "contrast", "gamma", "noise", "blur"), 0.0)
@@ -49,7 +50,7 @@ def tubes(shape=SHAPE, seed=0):
     return TrainingVolume(image, (mask.astype(np.uint8),), (1.0, 1.0, 1.0))
 
 
-BOXES = [Box("a", "train", (0, 0, 0), (7, 32, 32)), Box("a", "validation", (9, 0, 0), (12, 32, 32))]
+BOXES = [PartBox("a", "train", (0, 0, 0), (7, 32, 32)), PartBox("a", "validation", (9, 0, 0), (12, 32, 32))]
 
 
 def run(volume=None, boxes=BOXES, seed=1, resume=None, on_checkpoint=None, **changes):
@@ -195,7 +196,7 @@ def test_cosine_rises_linearly_and_falls_to_nothing():
     np.testing.assert_allclose(rates[:5], [0.2, 0.4, 0.6, 0.8, 1.0])
     assert rates[54] == pytest.approx(0.5)
     assert rates[104] == pytest.approx(0.0, abs=1e-12)
-    assert all(a > b for a, b in zip(rates[4:-1], rates[5:], strict=True))
+    assert all(a > b for a, b in itertools.pairwise(rates))
 
 
 def test_the_schedule_reaches_the_optimiser():

@@ -1,0 +1,120 @@
+"""The page about a model that a person can read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from voxloom.volume import Vector
+
+
+def card(settings: Mapping[str, Any], log: Sequence[Mapping[str, Any]]) -> str:
+    """A page about the model that a person can read.
+
+    Parameters
+    ----------
+    settings : mapping
+        Contents of model.yaml.
+    log : sequence of mapping
+        The training log.
+
+    Returns
+    -------
+    text : str
+        Markdown.
+    """
+    network, counts = settings["network"], settings["counts"]
+    row = log[settings["kept_epoch"] - 1]
+    synthetic = " (synthetic data)" if settings["is_synthetic"] else ""
+    share = counts["training_foreground_voxels"] / max(1, counts["training_annotated_voxels"])
+    volumes = "\n".join(f"- `{name}`: {_facts(facts)}" for name, facts in settings["data"].items())
+    phantoms = " It has seen phantoms only, no real tissue." if settings["is_synthetic"] else ""
+    chosen = "the threshold" if settings["early_stopping_epochs"] is None else "the epoch and the threshold"
+    return f"""# {settings["task"]} / {settings["model"]} / fold {settings["fold"]}
+
+{settings.get("description") or f"Segments {settings['task']}."}
+
+**What it does.** Gives every voxel the probability that it is part of the foreground of task `{settings["task"]}`.
+{_architecture(network, counts["parameters"])} {_sees(settings)}
+
+**What it learnt from.** {counts["training_annotated_voxels"]:,} annotated voxels, {share:.2%} of them foreground, of:
+
+{volumes}
+
+The labels are {_sources(settings["learn_from"])}. `split.csv` has the boxes it was trained, validated and tested on.
+
+**How well it does.** On its validation boxes, after epoch {settings["kept_epoch"]} of {settings["epochs"]}{synthetic}:
+
+| average precision | best F1 | loss |
+| --- | --- | --- |
+| {_score(row["validation_average_precision"])} | {_score(row["validation_f1"])} | {_score(row["validation_loss"])} |
+
+The validation boxes chose {chosen}, so these numbers flatter. What counts is the test set, in the report and in
+`results/evaluation`. `training_log.svg` shows how the training went.
+
+**Where it ends.** It knows voxels of {_size(settings["spacing_um"])} um (Z, Y, X),
+{_grey_values(settings["normalisation"])}, and the tissue and instrument of the volumes above. On
+anything else, score it on labels of your own before you believe it.{phantoms}
+
+**How to use it.** In the workflow, or in Python (nothing in this folder is executed):
+
+```python
+from voxloom import io
+from voxloom.inference import predict_volume
+from voxloom.model import load_model
+from voxloom.volume import PROBABILITY
+
+network, settings = load_model("path/to/this/folder")
+image = io.open_volume("image.zarr")
+with io.create_volume(
+    "probability.zarr", shape=image.shape, dtype="uint8", geometry=image.geometry, kind="probability",
+    quantisation=PROBABILITY,
+) as out:
+    predict_volume(network, settings, image, out, memory_mib=2048, threads=2)
+```
+
+**Licence.** The weights may be used as voxloom itself (MIT), as far as the terms of the data above allow.
+
+Made by voxloom {settings["versions"].get("voxloom", "?")}, commit {settings["git_commit"]}, seed {settings["seed"]}.
+"""
+
+
+def _architecture(network: Mapping[str, Any], parameters: int) -> str:
+    widths = "-".join(map(str, network["widths"]))
+    normalised = "with" if network["batch_norm"] else "without"
+    return (
+        f"It is a {network['dimensions']}-D U-Net with {len(network['widths'])} levels of {widths} channels, "
+        f"{normalised} batch normalisation: {parameters:,} parameters."
+    )
+
+
+def _sees(settings: Mapping[str, Any]) -> str:
+    slices, size = settings["network"]["slices"], settings["input"]["size"]
+    if settings["network"]["dimensions"] == 3:
+        return "It sees boxes at the volume's own resolution."
+    seen = "single slices" if slices == 1 else f"{slices} neighbouring slices and predicts the middle one"
+    scale = "at the volume's own resolution" if size is None else f"scaled to {size[0]} x {size[1]} pixels"
+    return f"It sees {seen}, {scale}."
+
+
+def _sources(learn_from: Sequence[str]) -> str:
+    named = ["the task's annotation" if name == "annotation" else f"annotator `{name}`" for name in learn_from]
+    return "those of " + "; where nobody annotated, those of ".join(named)
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in facts.items()) or "nothing else is known about it"
+
+
+def _grey_values(normalisation: Mapping[str, Any]) -> str:
+    mean, deviation = normalisation["mean"], normalisation["deviation"]
+    return f"{normalisation['dtype']} grey values with a mean of {mean:.4g} and a deviation of {deviation:.4g}"
+
+
+def _score(value: float) -> str:
+    return "not measured" if math.isnan(value) else f"{value:.3f}"
+
+
+def _size(spacing_um: Vector) -> str:
+    return " x ".join(f"{edge:g}" for edge in spacing_um)

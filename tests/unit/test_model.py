@@ -1,0 +1,197 @@
+"""A model's folder gives back the network it was made from, says where it comes from, and never executes anything."""
+
+import csv
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from voxloom import networks
+from voxloom.errors import ModelError
+from voxloom.model import load_model, save_model
+from voxloom.training import LOG_COLUMNS, Trained
+
+NETWORK = {"name": "unet", "dimensions": 2, "widths": [4, 8], "slices": 3, "batch_norm": True}
+SETTINGS = {
+    "description": "Axons, native resolution.",
+    "learn_from": ["person_a", "annotation"],
+    "network": NETWORK,
+    "input": {"size": None, "patch_voxels": [1, 16, 16], "normalise": "zscore"},
+    "epochs": 2,
+    "early_stopping_epochs": None,
+    "precision": "auto",
+    "test_time_flips": False,
+    "normalisation": {"name": "zscore", "mean": 101.25, "deviation": 33.5, "dtype": "uint8"},
+    "spacing_um": [1.17, 1.17, 1.17],
+    "positive_weight": 2.5,
+}
+COUNTS = {"parameters": 1234, "training_annotated_voxels": 1000, "training_foreground_voxels": 120}
+ROWS = [{"fold": 0, "volume": "cube", "part": "train", "z_from": 0, "z_to": 10}]
+
+
+def trained():
+    network = networks.build(NETWORK, seed=5).to(memory_format=torch.channels_last)
+    log = [
+        dict(zip(LOG_COLUMNS, (k, 10 * k, 0.1 / k, 1 / k, 1.2 / k, 0.4 * k, math.nan, 5.0, 2.0), strict=True))
+        for k in (1, 2)
+    ]
+    return Trained(network, SETTINGS, log, 2, COUNTS)
+
+
+def save(folder, *, is_synthetic=False):
+    save_model(
+        folder,
+        trained(),
+        task="axons",
+        model="best",
+        fold=0,
+        seed=17,
+        split_rows=ROWS,
+        data={"cube": {"sha256": "ab12", "shape": [10, 20, 30]}},
+        versions={"voxloom": "0.1.0", "torch": "2.13.0"},
+        git_commit="abc123",
+        is_synthetic=is_synthetic,
+    )
+    return folder
+
+
+def test_the_network_comes_back_bit_by_bit(tmp_path):
+    network, settings = load_model(save(tmp_path / "m"))
+    expected = trained().network.state_dict()
+    assert network.state_dict().keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
+    assert not network.training
+    assert {key: settings[key] for key in SETTINGS} == SETTINGS
+    assert settings["git_commit"] == "abc123"
+    assert settings["data"]["cube"]["sha256"] == "ab12"
+
+
+def test_equal_models_are_equal_files(tmp_path):
+    for name in ("one", "two"):
+        save(tmp_path / name)
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert names == [
+        "README.md",
+        "model.yaml",
+        "split.csv",
+        "training_log.csv",
+        "training_log.png",
+        "training_log.svg",
+        "weights.safetensors",
+    ]
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+
+
+def test_the_log_has_its_columns_and_leaves_missing_numbers_empty(tmp_path):
+    with open(save(tmp_path / "m") / "training_log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == LOG_COLUMNS
+    assert [float(row["training_loss"]) for row in rows] == [1.0, 0.5]
+    assert rows[0]["validation_f1"] == ""
+
+
+def test_the_card_tells_a_person_what_the_model_is(tmp_path):
+    text = " ".join((save(tmp_path / "m") / "README.md").read_text().split())
+    for words in (
+        "axons / best / fold 0",
+        "Axons, native resolution.",
+        "2-D U-Net with 2 levels of 4-8 channels, with batch normalisation: 1,234 parameters",
+        "3 neighbouring slices and predicts the middle one, at the volume's own resolution",
+        "1,000 annotated voxels, 12.00% of them foreground",
+        "`cube`: sha256 ab12",
+        "those of annotator `person_a`; where nobody annotated, those of the task's annotation",
+        "| 0.800 | not measured | 0.600 |",
+        "1.17 x 1.17 x 1.17 um",
+        "Licence",
+        "load_model",
+        "commit abc123, seed 17",
+    ):
+        assert words in text
+    assert "synthetic" not in text
+
+
+def test_scores_on_phantoms_are_called_synthetic(tmp_path):
+    text = (save(tmp_path / "m", is_synthetic=True) / "README.md").read_text()
+    assert "(synthetic data)" in text
+    assert "no real tissue" in text
+
+
+def test_truncated_weights_are_refused(tmp_path):
+    weights = save(tmp_path / "m") / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="weights.safetensors is no safetensors file, or damaged"):
+        load_model(tmp_path / "m")
+
+
+def test_a_pickle_in_the_place_of_the_weights_is_refused_and_not_executed(tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "executed"), "w"))
+
+    folder = save(tmp_path / "m")
+    (folder / "weights.safetensors").write_bytes(pickle.dumps(Attack()))
+    with pytest.raises(ModelError, match="no safetensors file"):
+        load_model(folder)
+    torch.save({"w": torch.ones(1)}, folder / "weights.safetensors")
+    with pytest.raises(ModelError, match="no safetensors file"):
+        load_model(folder)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_python_in_the_settings_is_refused_and_not_executed(tmp_path):
+    folder = save(tmp_path / "m")
+    (folder / "model.yaml").write_text(f"format: !!python/object/apply:os.mkdir ['{tmp_path}/executed']\n")
+    with pytest.raises(ModelError, match="can't be read as YAML"):
+        load_model(folder)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "model.yaml"])
+def test_a_missing_file_is_named(tmp_path, name):
+    folder = save(tmp_path / "m")
+    (folder / name).unlink()
+    with pytest.raises(ModelError, match=f"holds no {name}"):
+        load_model(folder)
+
+
+def edited(folder, **changes):
+    path = folder / "model.yaml"
+    settings = yaml.safe_load(path.read_text())
+    settings.update(changes)
+    path.write_text(yaml.safe_dump({key: value for key, value in settings.items() if value is not None}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network": {**NETWORK, "widths": [4, 16]}}, "doesn't fit the network.*tensors differ, among them down.1"),
+        ({"network": {**NETWORK, "batch_norm": False}}, "doesn't fit the network.*instead of none"),
+        ({"normalisation": None}, "lacks normalisation"),
+        ({"normalisation": {"name": "zscore"}}, "normalisation must have name, mean, deviation and dtype"),
+        ({"format": "nnunet"}, "must have format: voxloom model 1, got 'nnunet'"),
+    ],
+)
+def test_settings_that_don_t_fit_are_refused(tmp_path, changes, message):
+    folder = save(tmp_path / "m")
+    edited(folder, **changes)
+    with pytest.raises(ModelError, match=message):
+        load_model(folder)
+
+
+def test_a_model_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    monkeypatch.setattr("voxloom.model.card", lambda settings, log: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        save(tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_epoch_is_drawn_too(tmp_path):
+    from voxloom import training_figure
+
+    figure = training_figure.draw(trained().log[:1], kept_epoch=1, title="one")
+    assert len(figure.axes) == 3
+    assert np.asarray(figure.axes[0].lines[0].get_xdata()).tolist() == [1]
