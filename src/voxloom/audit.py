@@ -202,7 +202,7 @@ def _most_alike(train: _Thumbnails, test: _Thumbnails, limit: float) -> dict[str
     if alike:
         detail += f"; {alike} pair(s) of slices reach the limit"
     if max(train.step, test.step) > 1:
-        detail += f"; looked at every {train.step}th slice of training and every {test.step}th of test"
+        detail += f"; looked at 1 in {train.step} slices of training and 1 in {test.step} of test"
     verdict = "warning" if alike else "ok"
     return {"value": min(best, 1.0), "limit": limit, "verdict": verdict, "detail": detail}
 

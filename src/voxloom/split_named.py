@@ -99,7 +99,7 @@ def _fill_with_training(volume: SplitVolume, named: Sequence[Piece], gap: Sequen
     given = placed["test"] + placed["unused"] + validation + cut_off
     free = boxes.subtract_all([whole], given)
     guarded = [boxes.grow(box, gap, within=whole) for box in placed["test"] + validation]
-    training = boxes.subtract_all(free, guarded)
+    training = boxes.subtract_all([whole], guarded + placed["unused"] + cut_off)
     gap_boxes = cut_off + boxes.subtract_all(free, training)
     parts = {
         "test": placed["test"],
