@@ -13,7 +13,6 @@ from voxloom import __version__
 from voxloom.errors import VoxloomError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from voxloom.io.source import Source
@@ -253,24 +252,28 @@ def summarise(source: Source) -> dict[str, Any]:
     -------
     summary : dict
         "count", "min", "max", "sum" and "sha256", the latter of the values in file order, little-endian. Integers
-        are added exactly.
+        are added exactly. What is not a finite number is left out of the first and counted as "nonfinite".
     """
     import hashlib
 
     import numpy as np
 
     digest = hashlib.sha256()
-    count, total = 0, 0
-    lowest: Any = None
-    highest: Any = None
+    summary: dict[str, Any] = {"count": 0, "min": None, "max": None, "sum": 0}
+    nonfinite = 0
     for values in source.read_values():
         digest.update(np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).data)
-        count += values.size
-        total += _total(values)
-        low, high = values.min().item(), values.max().item()
-        lowest = low if lowest is None or low < lowest or low != low else lowest
-        highest = high if highest is None or high > highest or high != high else highest
-    return {"count": count, "min": lowest, "max": highest, "sum": total, "sha256": digest.hexdigest()}
+        summary["count"] += values.size
+        numbers = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+        nonfinite += values.size - numbers.size
+        if numbers.size:
+            low, high = numbers.min().item(), numbers.max().item()
+            summary["min"] = low if summary["min"] is None else min(low, summary["min"])
+            summary["max"] = high if summary["max"] is None else max(high, summary["max"])
+            summary["sum"] += _total(numbers)
+    if nonfinite:
+        summary["nonfinite"] = nonfinite
+    return summary | {"sha256": digest.hexdigest()}
 
 
 def _total(values: NDArray[Any]) -> Any:
@@ -351,7 +354,7 @@ def _convert(arguments: argparse.Namespace) -> None:
 
 def _score(arguments: argparse.Namespace) -> None:
     from voxloom.errors import VolumeError
-    from voxloom.io.formats import open_source
+    from voxloom.io.formats import open_source, read_array
     from voxloom.score import score_arrays
 
     prediction = open_source(arguments.prediction, axes=arguments.axes)
@@ -364,8 +367,8 @@ def _score(arguments: argparse.Namespace) -> None:
     _warn_of_spacing(prediction, truth)
     try:
         scores = score_arrays(
-            read(prediction),
-            read(truth),
+            read_array(prediction),
+            read_array(truth),
             spacing_um=geometry.spacing_um if geometry else None,
             kind="labels" if arguments.labels else "auto",
             threshold=arguments.threshold,
@@ -393,26 +396,6 @@ def _warn_of_spacing(prediction: Source, truth: Source) -> None:
             _by(sizes[1]),
             truth.path,
         )
-
-
-def read(source: Source) -> NDArray[np.generic]:
-    """All voxels of a file.
-
-    Parameters
-    ----------
-    source : Source
-
-    Returns
-    -------
-    values : ndarray, shape (Z, Y, X) or (C, Z, Y, X)
-        One channel is left out of the shape.
-    """
-    import numpy as np
-
-    values = np.empty(source.require_shape(), source.dtype)
-    for index, block in source.read_blocks(64):
-        values[index] = block
-    return values[0] if values.ndim == 4 and len(values) == 1 else values
 
 
 if __name__ == "__main__":

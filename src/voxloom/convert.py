@@ -22,6 +22,7 @@ from voxloom.io.formats import (
 )
 from voxloom.io.nrrd_geometry import micrometres_per
 from voxloom.io.source import Source
+from voxloom.io.zarr import is_zarr, write_zarr
 from voxloom.volume import Geometry, Vector
 
 LOGGER = logging.getLogger("voxloom")
@@ -76,6 +77,7 @@ def convert(
         If not even one slice fits in `memory_mib`.
     """
     suffix = writable_suffix(out_path)
+    _check_target(source, Path(str(out_path).partition("::")[0]))
     shape = source.require_shape()
     if slices is not None and shape[-3] != slices:
         raise FormatError(
@@ -92,8 +94,6 @@ def convert(
         LOGGER.warning("%s: %s", source.path, warning)
     depth = slab_slices(source, memory_mib=memory_mib)
     if suffix == ".zarr":
-        from voxloom.io.zarr import write_zarr
-
         write_zarr(
             Path(out_path),
             source,
@@ -107,6 +107,13 @@ def convert(
         if kind is not None:
             source = replace(source, facts={**source.facts, "kind": kind})
         write_volume(out_path, source, slices=depth)
+
+
+def _check_target(source: Source, out_path: Path) -> None:
+    if out_path.resolve() == source.path.resolve():
+        raise FormatError(f"{out_path} can't be converted onto itself; name another file")
+    if out_path.is_dir() and any(out_path.iterdir()) and not is_zarr(out_path):
+        raise FormatError(f"{out_path} is a folder that holds no Zarr store, so it isn't replaced; name another")
 
 
 def convert_file(

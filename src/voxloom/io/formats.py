@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from voxloom.errors import FormatError
 from voxloom.io.arrays import with_all_channels, with_axes
@@ -340,6 +341,24 @@ def write_volume(path: str | Path, source: Source, *, slices: int = 64) -> None:
     if source.geometry is None:
         raise FormatError(f"{source.path} has no voxel size; give one before it is written to {text}")
     WRITERS[suffix](Path(text), source, inside, slices)
+
+
+def read_array(source: Source) -> NDArray[Any]:
+    """All voxels of a file at once.
+
+    Parameters
+    ----------
+    source : Source
+
+    Returns
+    -------
+    values : ndarray, shape (Z, Y, X) or (C, Z, Y, X)
+        A single channel is left out of the shape.
+    """
+    values = np.empty(source.require_shape(), source.dtype)
+    for index, block in source.read_blocks(64):
+        values[index] = block
+    return values[0] if values.ndim == 4 and len(values) == 1 else values
 
 
 def writable_suffix(path: str | Path) -> str:

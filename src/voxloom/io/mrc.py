@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 import warnings as python_warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -156,7 +157,7 @@ def write_mrc(path: Path, source: Source, *, slices: int) -> None:
                 z, y, x = (size / a for size in source.geometry.spacing_um)
                 file.voxel_size = (x, y, z)
                 file.header.origin = tuple(at / a for at in reversed(source.geometry.origin_um))
-            start, order = file.data.offset, file.data.dtype
+            start, order = 1024 + int(file.header.nsymbt), dtype.newbyteorder("<")
         lowest, highest, total, squares = np.inf, -np.inf, 0.0, 0.0
         with open(temporary, "r+b") as raw:
             for index, values in source.read_blocks(slices):
@@ -165,7 +166,9 @@ def write_mrc(path: Path, source: Source, *, slices: int) -> None:
                 lowest, highest = min(lowest, float(values.min())), max(highest, float(values.max()))
                 total += float(values.sum(dtype=np.float64))
                 squares += float(np.square(values, dtype=np.float64).sum())
-        mean = total / np.prod(shape)
-        with mrcfile.open(temporary, mode="r+", header_only=True) as file:
-            file.header.dmin, file.header.dmax, file.header.dmean = lowest, highest, mean
-            file.header.rms = np.sqrt(max(squares / np.prod(shape) - mean**2, 0.0))
+            mean = total / np.prod(shape)
+            # where the header has the density's statistics
+            raw.seek(76)
+            raw.write(struct.pack("<3f", lowest, highest, mean))
+            raw.seek(216)
+            raw.write(struct.pack("<f", max(squares / np.prod(shape) - mean**2, 0.0) ** 0.5))

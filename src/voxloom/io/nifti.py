@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -211,8 +212,9 @@ def write_nifti(path: Path, source: Source, *, slices: int) -> None:
         file: Any = stack.enter_context(open(temporary, "wb"))
         if path.suffix == ".gz":
             file = stack.enter_context(igzip.IGzipFile(filename="", fileobj=file, mode="wb", compresslevel=1, mtime=0))
-        header.write_to(file)
-        file.write(b"\0" * (int(header.get_data_offset()) - header.sizeof_hdr))
+        head = io.BytesIO()
+        header.write_to(head)
+        file.write(head.getvalue().ljust(int(header.get_data_offset()), b"\0"))
         for index, values in source.read_blocks(slices):
             channel = index[0].start if len(index) == 4 else 0
             if channel * shape[-3] + index[-3].start != expected or (len(index) == 4 and len(values) > 1):

@@ -311,13 +311,14 @@ def write_tiff(path: Path, source: Source, *, slices: int) -> None:
             imagej=imagej,
             ome=not imagej,
             bigtiff=size >= CLASSIC_BYTES,
+            byteorder="<",
             photometric="minisblack",
             metadata=said,
             returnoffset=True,
             **how,
         )
         assert placed is not None  # uncompressed pages are contiguous
-        order = source.dtype.newbyteorder(">" if imagej else "=")
+        order = source.dtype.newbyteorder("<")
         with open(temporary, "r+b") as file:
             for index, values in source.read_blocks(slices):
                 for plane in np.ndindex(*values.shape[:-2]):
