@@ -146,7 +146,12 @@ def cldice(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     return centre_line_counts(prediction, truth).cldice
 
 
-def skeleton_length_um(skeleton: NDArray[np.bool_], *, spacing_um: tuple[float, float, float]) -> float:
+def skeleton_length_um(
+    skeleton: NDArray[np.bool_],
+    *,
+    spacing_um: tuple[float, float, float],
+    inner: tuple[slice, ...] = (slice(None), slice(None), slice(None)),
+) -> float:
     """Length of lines of voxels, along the steps between neighbouring voxel centres.
 
     Parameters
@@ -154,6 +159,9 @@ def skeleton_length_um(skeleton: NDArray[np.bool_], *, spacing_um: tuple[float, 
     skeleton : ndarray of bool, shape (Z, Y, X)
     spacing_um : tuple of float
         Voxel edge lengths along (Z, Y, X), in micrometres.
+    inner : tuple of slice
+        Only steps that begin in here (at the voxel that is first in C order) count, so that the lengths of tiles with
+        a halo add up.
 
     Returns
     -------
@@ -168,7 +176,9 @@ def skeleton_length_um(skeleton: NDArray[np.bool_], *, spacing_um: tuple[float, 
     6.0
     """
     padded = np.pad(skeleton, 1)
-    voxels = np.argwhere(padded)
+    begins = np.zeros_like(padded)
+    begins[1:-1, 1:-1, 1:-1][inner] = skeleton[inner]
+    voxels = np.argwhere(begins)
     steps = [s for s in itertools.product((-1, 0, 1), repeat=3) if s > (0, 0, 0)]  # each pair once
     length = 0.0
     for step in steps:
