@@ -155,6 +155,7 @@ class Window:
     shape: Shape
 
     def __getitem__(self, index: tuple[slice, ...]) -> NDArray[Any]:
+        assert all(part.start >= low for part, low in zip(index, self.start, strict=True)), "read outside the window"
         return self.values[
             tuple(slice(part.start - low, part.stop - low) for part, low in zip(index, self.start, strict=True))
         ]
@@ -199,6 +200,11 @@ class LabelledVolume:
         """Of the volume, (Z, Y, X)."""
         z, y, x = self.volume.image.shape
         return z, y, x
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the image."""
+        return self.volume.image[0:1, 0:1, 0:1].dtype
 
     def image(self, start: Sequence[int], shape: Sequence[int]) -> NDArray[Any]:
         """Grey values of a box, mirrored outside the volume.
@@ -280,8 +286,7 @@ class LabelledVolume:
         """
         start, stop = self.window(margin)
         voxels = int(np.prod(np.subtract(stop, start)))
-        itemsize = self.volume.image[0:1, 0:1, 0:1].dtype.itemsize
-        return voxels * (itemsize + (1 if len(self.volume.annotations) == 1 else 2))
+        return voxels * (self.dtype.itemsize + (1 if len(self.volume.annotations) == 1 else 2))
 
     def hold(self, margin: Sequence[int]) -> None:
         """Read this part's boxes and `margin` voxels around them into memory; nothing outside is read from then on.

@@ -159,7 +159,7 @@ class Sampler:
                 f"annotator_share is {self.settings['annotator_share']}, but the first of learn_from "
                 f"({self.settings['learn_from'][0]}) annotated nothing in the training boxes; set it to 0"
             )
-        dtypes = sorted({str(part.image((0, 0, 0), (1, 1, 1)).dtype) for part in self.parts})
+        dtypes = sorted({str(part.dtype) for part in self.parts})
         self.normalisation = Normalisation(
             self.settings["input"]["normalise"], moments.mean, moments.deviation, dtypes[0]
         )

@@ -174,6 +174,7 @@ def train(
 
         while state.epochs_done < epochs and not _stops_early(state, settings):
             epoch, begin = state.epochs_done, time.monotonic()
+            said = begin
             network.train()
             steps_losses: list[Tensor] = []
             learning_rate = 0.0
@@ -205,6 +206,7 @@ def train(
                 steps_losses.append(loss.detach())
                 if (step + 1) % CHECK_STEPS == 0 or step + 1 == steps:
                     _check_finite(steps_losses, epoch * steps, learning_rate)
+                    said = _log_steps(steps_losses, epoch, sampler, begin, said)
             seconds_learning = time.monotonic() - begin
             # mirrored tiles would take four times as long and rank the epochs alike
             predictor = prepare(
@@ -294,17 +296,12 @@ def _prefetched(sampler: Sampler, epoch: int, *, workers: int) -> Iterator[Batch
     with ThreadPoolExecutor(workers) as pool:
         for step in itertools.islice(waiting, workers + 1):
             made.append(pool.submit(sampler.batch, epoch, step))
-        last, done = time.monotonic(), 0
         try:
             while made:
                 batch = made.popleft().result()
                 for step in itertools.islice(waiting, 1):
                     made.append(pool.submit(sampler.batch, epoch, step))
                 yield batch
-                done += 1
-                if time.monotonic() - last >= PROGRESS_SECONDS:
-                    last = time.monotonic()
-                    LOGGER.info("epoch %d: step %d/%d", epoch + 1, done, sampler.steps_per_epoch)
         finally:
             for future in made:
                 future.cancel()
@@ -367,6 +364,24 @@ def _advanced(
         best_score=scores.average_precision if is_best else state.best_score,
         log=[*state.log, row],
     )
+
+
+def _log_steps(steps_losses: list[Tensor], epoch: int, sampler: Sampler, begin: float, said: float) -> float:
+    """Now and then a line; returns when the last one was said."""
+    now, done, steps = time.monotonic(), len(steps_losses), sampler.steps_per_epoch
+    if now - said < PROGRESS_SECONDS or done == steps:
+        return said
+    seconds = (now - begin) / done
+    LOGGER.info(
+        "epoch %d: step %d/%d, loss %.4f, %.3g samples/s, %.0f s left in this epoch",
+        epoch + 1,
+        done,
+        steps,
+        float(torch.stack(steps_losses[-CHECK_STEPS:]).mean()),
+        sampler.settings["batch_size"] / seconds,
+        (steps - done) * seconds,
+    )
+    return now
 
 
 def _log_epoch(row: Mapping[str, float], epochs: int) -> None:

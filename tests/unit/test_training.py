@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import numpy as np
 import pytest
@@ -196,7 +197,7 @@ def test_cosine_rises_linearly_and_falls_to_nothing():
     np.testing.assert_allclose(rates[:5], [0.2, 0.4, 0.6, 0.8, 1.0])
     assert rates[54] == pytest.approx(0.5)
     assert rates[104] == pytest.approx(0.0, abs=1e-12)
-    assert all(a > b for a, b in itertools.pairwise(rates))
+    assert all(a > b for a, b in itertools.pairwise(rates[4:]))
 
 
 def test_the_schedule_reaches_the_optimiser():
@@ -259,6 +260,14 @@ def test_without_validation_boxes_the_scores_stay_empty(caplog):
 def test_an_unknown_name_lists_the_known_ones(key):
     with pytest.raises(ModelError, match=rf"{key}.name must be one of .*got 'best'"):
         run(**{key: {"name": "best"}})
+
+
+def test_progress_says_loss_speed_and_time_left(monkeypatch, caplog):
+    monkeypatch.setattr(training, "PROGRESS_SECONDS", 0.0)
+    caplog.set_level("INFO")
+    run(epochs=2, samples_per_epoch=60)
+    assert re.search(r"epoch 2: step 10/15, loss \d\.\d+, .* samples/s, \d+ s left in this epoch", caplog.text)
+    assert re.search(r"epoch 1/2: loss .*, validation loss .*, AP 0\.\d+, F1 .* samples/s, \d+ s left", caplog.text)
 
 
 def test_training_restores_what_it_set():
