@@ -221,6 +221,28 @@ def annotate_volume(
     return Annotated(run.levels, run.filtered, foreground, depth, slices)
 
 
+def summarise(image: Volume, codes: Volume, *, memory_mib: float) -> Annotated:
+    """Counts and typical slices of an annotation that no recipe made.
+
+    Parameters
+    ----------
+    image : volume, shape (Z, Y, X)
+        Grey values.
+    codes : volume of uint8, shape (Z, Y, X)
+        0 background, 1 foreground, 255 not annotated.
+    memory_mib : float
+        Budget for the blocks in work, in MiB.
+
+    Returns
+    -------
+    annotated : Annotated
+        Without levels and steps.
+    """
+    foreground, depth = _look_through(codes, image.shape, memory_mib)
+    slices = (TracedSlice(z, image[z : z + 1][0], (), codes[z : z + 1][0]) for z in _typical_slices(foreground))
+    return Annotated({}, {}, foreground, depth, tuple(slices))
+
+
 def _prepare(node: Node, run: Run, scratch: contextlib.ExitStack, directory: str | Path) -> None:
     """Find out what a step needs to know of the whole volume."""
     if node.name == "threshold":

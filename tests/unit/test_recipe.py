@@ -6,7 +6,7 @@ import pytest
 from voxloom import io
 from voxloom.errors import ConfigError, VolumeError
 from voxloom.instances import Filtered
-from voxloom.recipe import annotate, annotate_volume
+from voxloom.recipe import annotate, annotate_volume, summarise
 
 CUBIC = (1.0, 1.0, 1.0)
 
@@ -123,6 +123,16 @@ def test_depth_is_the_first_slice_with_foreground(tmp_path):
     expected = np.where(codes.any(axis=0), codes.argmax(axis=0), -1)
     np.testing.assert_array_equal(annotated.depth_voxels, expected)
     assert set(np.unique(expected)) == {-1, 0, 5}
+
+
+def test_an_annotation_without_a_recipe_has_the_same_counts_and_no_steps(tmp_path):
+    image = _tube_and_cell()
+    codes, annotated = _by_volume(image, [{"threshold": {"below": 100}}], tmp_path)
+    summary = summarise(image, codes, memory_mib=64)
+    np.testing.assert_array_equal(summary.foreground_voxels, annotated.foreground_voxels)
+    np.testing.assert_array_equal(summary.depth_voxels, annotated.depth_voxels)
+    assert [traced.z for traced in summary.slices] == [traced.z for traced in annotated.slices]
+    assert summary.slices[0].steps == ()
 
 
 def test_a_recipe_that_marks_nothing_has_no_typical_slices(tmp_path):
