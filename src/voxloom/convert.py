@@ -186,6 +186,9 @@ def with_voxel_size(
             "convert.unit_when_unstated: um (on the command line --voxel-size-um or --unit um)"
         )
     warnings = source.warnings
+    if not all(lowest <= size <= highest for size in spacing):
+        odd = f"a voxel of {_sizes(stated)} um is outside {lowest:g} to {highest:g} um: is the unit right?"
+        warnings = (*warnings, odd)
     if not source.unit_stated and unit_when_unstated != "mm":
         warnings = (*warnings, f"a length without a unit was read as {unit_when_unstated}")
     return replace(source, geometry=stated, warnings=warnings)
@@ -266,7 +269,8 @@ def slab_slices(source: Source, *, memory_mib: float) -> int:
         )
     if fits < SHARD_SLICES:
         return 1 << (fits.bit_length() - 1)
-    is_reread = source.facts.get("axes", "ZYX")[-3:] not in ("ZYX", "ZXY")
+    slowest = next((axis for axis in source.facts.get("axes", "ZYX") if axis in "ZYX"), "Z")
+    is_reread = slowest != "Z"
     return fits // SHARD_SLICES * SHARD_SLICES if is_reread else SHARD_SLICES
 
 

@@ -67,7 +67,9 @@ def test_an_unstated_unit_that_makes_no_sense_is_refused(tmp_path):
 
 def test_a_stated_unit_is_believed_whatever_the_size(tmp_path):
     source = open_source(nrrd(tmp_path / "a.nrrd", spacing="5 5 5", unit="mm"))
-    assert with_voxel_size(source, unit_when_unstated="um").geometry.spacing_um == (5000.0, 5000.0, 5000.0)
+    believed = with_voxel_size(source, unit_when_unstated="um")
+    assert believed.geometry.spacing_um == (5000.0, 5000.0, 5000.0)
+    assert "5000 x 5000 x 5000 um is outside 0.0001 to 100 um: is the unit right?" in believed.warnings[-1]
 
 
 def test_the_place_follows_where_only_the_unit_was_wrong(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from voxloom import io
 from voxloom.errors import FormatError
+from voxloom.io import tiff
 from voxloom.io.formats import READERS, WRITERS, open_source, read_array, write_volume
 from voxloom.volume import PROBABILITY, Geometry, Quantisation
 
@@ -158,6 +159,38 @@ def test_a_truncated_file_is_refused(tmp_path, suffix):
     cut.write_bytes(whole.read_bytes()[:-2000])
     with pytest.raises(FormatError, match=f"cut{suffix}"):
         read_array(open_source(cut))
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".tif", ".h5", ".mrc", ".nii", ".nii.gz"])
+def test_damage_anywhere_is_refused_and_never_another_error(tmp_path, suffix):
+    array = np.random.default_rng(0).integers(0, 60000, (6, 20, 30)).astype("uint16")
+    write_volume(tmp_path / f"whole{suffix}", open_source(stored(tmp_path / "in.zarr", array)))
+    whole = (tmp_path / f"whole{suffix}").read_bytes()
+    path = tmp_path / f"a{suffix}"
+    rng = np.random.default_rng(1)
+    refused = []
+    for _ in range(60):
+        damaged = bytearray(whole[: rng.integers(1, len(whole))] if rng.random() < 0.5 else whole)
+        for at in rng.integers(0, min(len(damaged), 1500), 4):
+            damaged[at] = rng.integers(0, 256)
+        path.write_bytes(damaged)
+        try:
+            source = open_source(path)
+            if source.shape is not None and np.prod(source.shape) < 1e7:
+                read_array(source)
+        except FormatError as error:
+            refused.append(str(error))
+    assert len(refused) > 20
+    assert all(f"a{suffix}" in message for message in refused)
+
+
+def test_above_the_limit_of_classic_tiff_a_bigtiff_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiff, "CLASSIC_BYTES", 100)
+    write_volume(tmp_path / "a.tif", open_source(stored(tmp_path / "in.zarr", ramp())))
+    back = open_source(tmp_path / "a.tif")
+    assert (back.facts["bigtiff"], back.facts["written_as"]) == (True, "ome")
+    np.testing.assert_array_equal(read_array(back), ramp())
+    assert back.geometry.spacing_um == GEOMETRY.spacing_um
 
 
 def test_formats_that_cannot_hold_the_type_say_what_can(tmp_path):

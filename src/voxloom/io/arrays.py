@@ -113,7 +113,7 @@ def array_source(
 
 def _refusal(path: Path, shape: tuple[int, ...], axes: str, dtype: np.dtype[Any]) -> str | None:
     sizes = dict(zip(axes, shape, strict=True))
-    if 0 in shape:
+    if min(shape, default=0) < 1:
         return f"{path} is empty: its array has shape {shape}"
     if dtype.kind not in "iuf":
         return f"{path} holds {dtype} values; expected integers or real floating-point numbers"

@@ -46,7 +46,7 @@ def open_hdf5(path: Path, *, inside: str = "", axes: str | None = None) -> Sourc
     """
     import h5py
 
-    with _opened_file(path) as file:
+    with _opened_file(path) as file, _damage_named(path):
         dataset = _dataset(file, path, inside)
         name, shape, dtype = dataset.name, tuple(dataset.shape), dataset.dtype
         attributes = {key: _plain(value) for key, value in dataset.attrs.items()}
@@ -63,7 +63,7 @@ def open_hdf5(path: Path, *, inside: str = "", axes: str | None = None) -> Sourc
             def read(index: tuple[slice, ...]) -> Any:
                 try:
                     return dataset[index]
-                except OSError as error:
+                except (OSError, RuntimeError, ValueError) as error:
                     raise FormatError(
                         f"{path}::{name} can't be decoded at {index}: {error}; the file is damaged, or compressed "
                         "with a filter that h5py lacks (write it again with gzip)"
@@ -103,6 +103,17 @@ def _opened_file(path: Path) -> Iterator[Any]:
         ) from None
     with file:
         yield file
+
+
+@contextlib.contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Name the file where h5py finds its structures damaged, for which it has no error of its own."""
+    try:
+        yield
+    except FormatError:
+        raise
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"{path} is a damaged HDF5 file ({error}); copy it again") from error
 
 
 def _dataset(file: Any, path: Path, inside: str) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from voxloom.volume import Geometry
 
 RAS = "right-anterior-superior"
 MM_UM = 1000.0
+_UNITS = {1: "m", 2: "mm", 3: "um"}
 _FLIPS = {
     "right": (0, 1), "left": (0, -1), "anterior": (1, 1), "posterior": (1, -1), "superior": (2, 1), "inferior": (2, -1),
 }  # fmt: skip
@@ -49,7 +52,7 @@ def open_nifti(path: Path) -> Source:
     proxy = image.dataobj
     stored = proxy.dtype
     scaled = not (proxy.slope == 1 and proxy.inter == 0)
-    unit, _ = header.get_xyzt_units()
+    unit = _UNITS.get(int(header["xyzt_units"]) % 8, "unknown")
     factor = micrometres_per(unit)
     notes = []
     if scaled:
@@ -78,7 +81,7 @@ def open_nifti(path: Path) -> Source:
                 asked[axis] = part
             try:
                 values = np.asanyarray(held.dataobj[tuple(asked)])
-            except (ValueError, OSError, EOFError) as error:
+            except (ValueError, OSError, EOFError, zlib.error) as error:
                 raise FormatError(f"{path} ends early or is damaged ({error}); copy it again") from None
             return values.astype(dtype, copy=False).reshape([values.shape[axis] for axis in order]).T
 
@@ -96,7 +99,7 @@ def open_nifti(path: Path) -> Source:
         unit_stated=factor is not None,
         header={
             "description": _text(header["descrip"]),
-            "intent": header.get_intent()[0],
+            "intent_code": int(header["intent_code"]),
             "qform_code": int(header["qform_code"]),
             "sform_code": int(header["sform_code"]),
             "version": 2 if isinstance(header, nibabel.Nifti2Header) else 1,
@@ -112,18 +115,33 @@ def _load(path: Path, **how: Any) -> Any:
         nibabel.filebasedimages.ImageFileError,
         nibabel.spatialimages.HeaderDataError,
         ValueError,
+        nibabel.wrapstruct.WrapStructError,
         OSError,
         EOFError,
+        zlib.error,
     )
     for kind in (nibabel.Nifti1Image, nibabel.Nifti2Image):
         try:
-            image = kind.from_filename(path, **how)
+            with _without_its_remarks():
+                image = kind.from_filename(path, **how)
         except damaged:
             continue
         if len(image.shape) < 2:
             break
         return image
     raise FormatError(f"{path} is not a NIfTI file; copy it again, or correct its suffix if it is something else")
+
+
+@contextlib.contextmanager
+def _without_its_remarks() -> Iterator[None]:
+    """Keep nibabel from printing which oddities of a header it tolerates or mends."""
+    logger = logging.getLogger("nibabel.global")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _text(value: Any) -> str:

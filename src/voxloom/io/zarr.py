@@ -303,7 +303,7 @@ def write_zarr(
         See `voxloom.io.store.KINDS`.
     quantisation : Quantisation, optional
     metadata : dict, optional
-        Kept in the store. For floating-point values, "nonfinite_voxels" is added where there are any.
+        Kept in the store, with "nonfinite_voxels" where there are any.
     multiscale : bool
         Whether coarser levels are added.
     description : str
@@ -317,7 +317,6 @@ def write_zarr(
     shape = source.require_shape()
     if source.geometry is None:
         raise FormatError(f"{source.path} has no voxel size; give voxel_size_um")
-    metadata = {} if metadata is None else metadata
     voxels = nonfinite = 0
     with (
         create_volume(
@@ -346,7 +345,7 @@ def write_zarr(
         if voxels != np.prod(shape):
             raise FormatError(f"{source.path} ends after {voxels} of {np.prod(shape)} voxels; copy it again")
         if nonfinite:
-            metadata["nonfinite_voxels"] = nonfinite
+            writer.metadata["nonfinite_voxels"] = nonfinite
             logging.getLogger("voxloom").warning("%s: %d voxels are not finite numbers", source.path, nonfinite)
 
 
