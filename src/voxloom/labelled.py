@@ -24,14 +24,15 @@ class TrainingVolume:
     ----------
     image : array-like, shape (Z, Y, X)
         Grey values; an array or a stored volume.
-    annotations : tuple of array-like of uint8, shape (Z, Y, X)
-        Codes 0 background, 1 foreground, 255 not annotated. The first wins wherever it is annotated.
+    annotations : tuple of (array-like of uint8, shape (Z, Y, X)) or None
+        In the order of learn_from: codes 0 background, 1 foreground, 255 not annotated; the first wins wherever it is
+        annotated. None stands for an annotation that this volume doesn't have.
     spacing_um : tuple of float
         Voxel edge lengths (Z, Y, X).
     """
 
     image: Readable
-    annotations: tuple[Readable, ...]
+    annotations: tuple[Readable | None, ...]
     spacing_um: tuple[float, float, float]
 
 
@@ -182,7 +183,7 @@ class LabelledVolume:
 
     def __post_init__(self) -> None:
         shapes = {"image": self.volume.image.shape}
-        shapes |= {f"annotation {k + 1}": a.shape for k, a in enumerate(self.volume.annotations)}
+        shapes |= {f"annotation {k + 1}": a.shape for k, a in enumerate(self.volume.annotations) if a is not None}
         if len(set(shapes.values())) != 1 or len(self.volume.image.shape) != 3:
             raise VolumeError(
                 f"volume {self.name}: image and annotations must have one (Z, Y, X) shape, got "
@@ -249,11 +250,10 @@ class LabelledVolume:
 
     def _joined(self, inside: tuple[slice, ...], *, first_only: bool) -> NDArray[np.uint8]:
         """The annotations of a box as one: each fills only where those before it say nothing."""
-        annotations = self.volume.annotations[:1] if first_only else self.volume.annotations
-        joined = np.array(annotations[0][inside])
-        for annotation in annotations[1:]:
+        joined = np.full([part.stop - part.start for part in inside], IGNORE, dtype=np.uint8)
+        for annotation in self.volume.annotations[:1] if first_only else self.volume.annotations:
             unknown = joined == IGNORE
-            if unknown.any():
+            if annotation is not None and unknown.any():
                 joined[unknown] = annotation[inside][unknown]
         return joined
 
@@ -303,7 +303,7 @@ class LabelledVolume:
         self._first = self._codes if len(self.volume.annotations) == 1 else self._held(firsts, start, stop)
 
     def _held(self, source: Readable, start: Shape, stop: Shape) -> Window:
-        dtype = source[0:1, 0:1, 0:1].dtype
+        dtype = self.dtype if source is self.volume.image else np.dtype(np.uint8)
         values = np.empty(tuple(np.subtract(stop, start)), dtype=dtype)
         for z in range(start[0], stop[0], 64):  # a store's chunks are 64 deep
             end = min(z + 64, stop[0])

@@ -67,6 +67,18 @@ def test_the_first_annotation_wins_wherever_it_is_annotated(held):
     np.testing.assert_array_equal(part.codes((0, 0, 0), (6, 10, 12), first_only=True), first)
 
 
+@pytest.mark.parametrize("held", [False, True])
+def test_an_annotation_that_a_volume_lacks_is_passed_over(held):
+    source = volume()
+    part = LabelledVolume(
+        "a", TrainingVolume(source.image, (None, *source.annotations), (1, 1, 1)), [box((0, 0, 0), (6, 10, 12))]
+    )
+    if held:
+        part.hold((0, 0, 0))
+    np.testing.assert_array_equal(part.codes((0, 0, 0), (6, 10, 12)), source.annotations[0])
+    assert (part.codes((0, 0, 0), (6, 10, 12), first_only=True) == 255).all()
+
+
 def test_what_is_held_in_memory_reads_as_before():
     source = volume((20, 30, 30))
     boxes = [box((5, 8, 0), (9, 20, 30))]
