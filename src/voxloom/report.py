@@ -10,10 +10,33 @@ from typing import Any
 from voxloom import report_page, report_record, report_results, report_run, report_scores
 from voxloom.errors import ConfigError
 from voxloom.report_inputs import Material, ReportInputs, Run, Task, Volume
-from voxloom.report_page import Section
+from voxloom.report_page import Section, paragraph, text
 from voxloom.report_viewer import Gallery
 
-__all__ = ["ReportInputs", "Run", "Task", "Volume", "build_report"]
+SECTIONS: dict[str, tuple[str, str, Callable[[Material], str]]] = {
+    "what": ("What ran on what", "What went in, and what was made of it.", report_record.what),
+    "headline": (
+        "Headline",
+        "Each model on the test part, which no model learned from and no threshold was chosen on.",
+        report_results.headline,
+    ),
+    "curves": ("Precision and recall", "Precision against recall at every threshold.", report_results.curves),
+    "panels": (
+        "Image, output, truth",
+        "Typical is the slice with the median F1, worst the one with the lowest, among test slices with foreground.",
+        report_results.panels,
+    ),
+    "training": ("Training", "Loss and validation score after every epoch.", report_results.training),
+    "annotation": ("Annotation", "What each step of the recipe left.", report_record.annotation),
+    "split": ("Split and audit", "Which boxes trained, validated and tested, and how far apart.", report_record.split),
+    "reliability": ("Reliability", "Whether the probabilities can be believed.", report_results.reliability),
+    "tables": ("All scores", "Every score; nothing is rounded in the download.", report_results.tables),
+    "provenance": ("Provenance", "What made these numbers, and what it cost.", report_record.provenance),
+    "graph": ("The workflow", "Which rule takes what from which.", report_record.graph),
+}
+"""Sections of the page in order: name to title, default caption and the function that fills it."""
+
+__all__ = ["SECTIONS", "ReportInputs", "Run", "Task", "Volume", "build_report"]
 
 
 def build_report(
@@ -50,7 +73,7 @@ def build_report(
     Raises
     ------
     ConfigError
-        If a run names an unknown task, or a split an unknown volume.
+        If a run names an unknown task, a split an unknown volume, or a caption an unknown section.
     FormatError
         If a table lacks a column.
 
@@ -72,19 +95,10 @@ def build_report(
         max_slices=max_slices,
     )
     material.figures_directory.mkdir(parents=True, exist_ok=True)
-    sections = [
-        Section("what", "What ran on what", report_record.what(material)),
-        Section("headline", "Headline", report_results.headline(material)),
-        Section("curves", "Precision and recall", report_results.curves(material)),
-        Section("panels", "Image, output, truth", report_results.panels(material)),
-        Section("training", "Training", report_results.training(material)),
-        Section("annotation", "Annotation", report_record.annotation(material)),
-        Section("split", "Split and audit", report_record.split(material)),
-        Section("reliability", "Reliability", report_results.reliability(material)),
-        Section("tables", "All scores", report_results.tables(material)),
-        Section("provenance", "Provenance", report_record.provenance(material)),
-        Section("graph", "The workflow", report_record.graph(material)),
-    ]
+    sections = []
+    for name, (title, caption, build) in SECTIONS.items():
+        said = paragraph(text(inputs.captions.get(name, caption)))
+        sections.append(Section(name, title, f"{said}\n{build(material)}"))
     page = report_page.page(title=inputs.title, subtitle=report_record.subtitle(material), sections=sections)
     target = out_directory / "index.html"
     unfinished = out_directory / ".index.html.unfinished"
@@ -94,6 +108,8 @@ def build_report(
 
 
 def _gather(inputs: ReportInputs, *, figures_directory: Path, gallery: Gallery, max_slices: int) -> Material:
+    if unknown := sorted(set(inputs.captions) - set(SECTIONS)):
+        raise ConfigError(f"there is no section {unknown[0]} of the report to caption; known: {', '.join(SECTIONS)}")
     tasks = {task.name for task in inputs.tasks}
     for run in inputs.runs:
         if run.task not in tasks:

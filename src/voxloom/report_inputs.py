@@ -110,6 +110,8 @@ class ReportInputs:
         What `snakemake --rulegraph` printed.
     introduction : str
         Plain text under the title.
+    captions : mapping of str to str
+        Section's name (see `report.SECTIONS`) to the plain text under its heading; the default where one is missing.
     """
 
     title: str
@@ -121,6 +123,7 @@ class ReportInputs:
     benchmarks: Path | None = None
     rulegraph: Path | None = None
     introduction: str = ""
+    captions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass

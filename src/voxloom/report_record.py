@@ -240,9 +240,10 @@ def _costs(material: Material) -> str:
 def graph(material: Material) -> str:
     """The rules and what flows between them."""
     path = material.inputs.rulegraph
-    if path is None or not path.is_file():
+    drawn = path.read_text(encoding="utf-8") if path is not None and path.is_file() else ""
+    if not drawn.strip():
         return paragraph("The workflow's graph was not drawn.", kind="note")
-    rules, edges = read_rulegraph(path.read_text(encoding="utf-8"))
+    rules, edges = read_rulegraph(drawn)
     if not rules:
         return paragraph("The workflow's graph has no rule.", kind="note")
     return material.draw(

@@ -42,9 +42,8 @@ def headline(material: Material) -> str:
     """Models side by side, per task and ground truth, beside what an empty mask and the recipe's own mask reach."""
     parts = [
         paragraph(
-            "Scores of the test part, which no model learned from and no threshold was chosen on. Accuracy counts "
-            "background, too: compare it with the accuracy of calling everything background. Average precision (AP) "
-            "and F1 look at the foreground only; an AP as low as the prevalence is chance."
+            "Accuracy counts background, too: compare it with the accuracy of calling everything background. Average "
+            "precision (AP) and F1 look at the foreground only; an AP as low as the prevalence is chance."
         )
     ]
     for task in material.inputs.tasks:
@@ -133,9 +132,8 @@ def curves(material: Material) -> str:
     """Precision against recall over all thresholds."""
     parts = [
         paragraph(
-            "Every point of a line is one threshold; the dot is the threshold that was chosen on the validation part. "
-            "Grey lines join points of equal F1. A line further up and to the right is better; one along the dotted "
-            "line is chance."
+            "The dot is the chosen threshold. Grey lines join points of equal F1. A line further up and to the right "
+            "is better; one along the dotted line is chance."
         )
     ]
     for task in material.inputs.tasks:
@@ -166,13 +164,7 @@ def curves(material: Material) -> str:
 
 def panels(material: Material) -> str:
     """Slices of the test part with every model's output, typical and worst ones marked."""
-    parts = [
-        paragraph(
-            "Test slices, from the first to the last; the arrow keys move the slider, a click enlarges a picture. "
-            "<em>Typical</em> is the slice with the median F1, <em>worst</em> the one with the lowest, among slices "
-            "with foreground."
-        )
-    ]
+    parts = [paragraph("The slider runs through the test slices; arrow keys move it, and a click enlarges a picture.")]
     for task in material.inputs.tasks:
         outputs, notes = _outputs(material, task.name)
         for against, truths in task.truths.items():
@@ -315,7 +307,7 @@ def reliability(material: Material) -> str:
 
 def tables(material: Material) -> str:
     """Every row of every scores.csv and recipe.csv."""
-    parts = [paragraph("A click on a heading sorts. The files hold the numbers in full.")]
+    parts = [paragraph("A click on a heading sorts.")]
     for name, title, table in (
         ("scores", "Models", material.scores),
         ("recipe", "The recipe's mask as if it were a prediction", material.recipe),

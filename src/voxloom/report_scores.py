@@ -241,13 +241,14 @@ def row_note(row: pd.Series, *, splits: pd.DataFrame, is_synthetic: Mapping[str,
         As `synthetic_note`.
     """
     scope = row.get("scope")
-    if scope == "volume" or (scope is None and str(row.get("volume", "")) in is_synthetic):
-        return synthetic_note([str(row["name"] if scope == "volume" else row["volume"])], is_synthetic=is_synthetic)
+    of = row["name"] if "name" in row else row.get("volume")
+    if scope == "volume" or (scope is None and of in is_synthetic):
+        return synthetic_note([str(of)], is_synthetic=is_synthetic)
     inside = splits[splits["part"] == row["part"]]
     if "fold" in row:
         inside = inside[inside["fold"].astype(str) == str(row["fold"])]
     if scope == "region":
-        inside = inside[inside["region"].fillna("") == ("" if pd.isna(row["name"]) else str(row["name"]))]
+        inside = inside[inside["region"].fillna("") == ("" if pd.isna(of) else str(of))]
     return synthetic_note(pd.unique(inside["volume"]), is_synthetic=is_synthetic)
 
 

@@ -65,7 +65,7 @@ def reliability_figure(reliability: pd.DataFrame, *, models: Sequence[str], titl
             )
         upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="share of foreground")
         upper.set_title(f"{title} against {against}" + (f" ({note})" if note else ""))
-        upper.legend(loc="upper left", fontsize=8.5)
+        upper.legend(loc="best", fontsize=8.5)
         lower.set(xlabel="predicted probability", ylabel="share of voxels", yscale="log")
         lower.yaxis.set_minor_formatter(NullFormatter())
         lower.yaxis.set_major_locator(LogLocator(numticks=4))

@@ -1,11 +1,11 @@
 import base64
 import dataclasses
-import io
 import json
 import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,11 @@ import pandas as pd
 import pytest
 from unit.report_tables import make_run, tubes
 
+from voxloom import io
 from voxloom.errors import ConfigError
 from voxloom.figures import new_figure, save_figure
 from voxloom.report import Volume, build_report
+from voxloom.volume import Geometry
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -143,7 +145,7 @@ def test_headline_numbers_equal_the_tables(built):
 def test_the_downloaded_table_is_the_table_in_full(built):
     inputs, _, page = built
     content = re.search(r'download="scores.csv" href="data:text/csv;charset=utf-8;base64,([^"]*)"', page)[1]
-    table = pd.read_csv(io.BytesIO(base64.b64decode(content)))
+    table = pd.read_csv(BytesIO(base64.b64decode(content)))
     scores = pd.concat([pd.read_csv(run.evaluation / "scores.csv") for run in inputs.runs])
     assert len(table) == len(scores)
     np.testing.assert_array_equal(table["f1"].to_numpy(), scores["f1"].to_numpy())
@@ -185,6 +187,22 @@ def test_each_embedded_picture_is_there_once(built):
     _, _, page = built
     ids = re.findall(r'\sid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
+
+
+def test_stores_on_disk_give_the_same_page_as_arrays(built, tmp_path):
+    inputs, path, _ = built
+    folder = inputs.tasks[0].splits.parents[1]
+    _, open_volume = make_run(folder)
+    for place, stored in open_volume.__self__.items():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        kind = "probability" if stored.quantisation else "image"
+        described = {"geometry": Geometry(spacing_um=stored.spacing_um), "kind": kind, "metadata": stored.metadata}
+        with io.create_volume(
+            place, shape=stored.shape, dtype=stored.dtype, quantisation=stored.quantisation, **described
+        ) as writer:
+            writer[:, :, :] = stored.values
+    page = build_report(inputs, out_directory=tmp_path, open_volume=io.open_volume)
+    assert page.read_bytes() == path.read_bytes()
 
 
 def test_pictures_stop_at_the_given_size(built, tmp_path):
@@ -259,6 +277,19 @@ def test_the_annotations_figure_is_kept_beside_the_page(tmp_path):
         copied = path.parent / "figures" / f"annotation_axons_phantom_a{file.suffix}"
         assert copied.read_bytes() == file.read_bytes()
     assert base64.b64encode(source[1].read_bytes()).decode() in section(path.read_text("utf-8"), "annotation")
+
+
+def test_a_caption_is_said_under_its_heading_and_an_unknown_one_is_refused(built, tmp_path):
+    inputs, _, page = built
+    _, open_volume = make_run(inputs.tasks[0].splits.parents[1])
+    bare = dataclasses.replace(inputs, runs=[], captions={"curves": "Look <here>."})
+    other = build_report(bare, out_directory=tmp_path, open_volume=open_volume).read_text(encoding="utf-8")
+    assert "<p>Look &lt;here&gt;.</p>" in section(other, "curves")
+    assert "Precision against recall at every threshold." in section(page, "curves")
+    with pytest.raises(ConfigError, match="no section curve of the report to caption; known: what, headline, curves"):
+        build_report(
+            dataclasses.replace(inputs, captions={"curve": ""}), out_directory=tmp_path, open_volume=open_volume
+        )
 
 
 def test_a_split_of_an_unknown_volume_is_refused(tmp_path):

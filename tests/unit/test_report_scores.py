@@ -89,6 +89,8 @@ def test_a_rows_note_follows_the_volumes_behind_that_row():
     assert note(scope="volume", name="a") == "synthetic"
     assert note(scope="volume", name="b") == ""
     assert note(scope="region", name="x") == "synthetic"
+    assert note(scope="volume", volume="b") == ""
+    assert note(volume="a") == "synthetic"
 
 
 def test_pooled_folds_equal_one_curve_of_all_their_voxels():
