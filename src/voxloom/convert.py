@@ -56,7 +56,7 @@ def convert(
     Parameters
     ----------
     source : Source
-        From `voxloom.io.open_source`.
+        From `voxloom.io.formats.open_source`.
     out_path : str or Path
         ``.zarr`` is a stored volume: OME-Zarr with a pyramid, the file's header and its checksum.
     memory_mib : float
@@ -124,10 +124,10 @@ def convert_file(
     Parameters
     ----------
     path : str or Path
-        See `voxloom.io.open_source`.
+        See `voxloom.io.formats.open_source`.
     out_path : str or Path
     axes, decode
-        See `voxloom.io.open_source`.
+        See `voxloom.io.formats.open_source`.
     **how
         See `convert`.
     """

@@ -8,11 +8,13 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.metadata
+import os
 import platform
 import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent
 REPORTED_PACKAGES = ("numpy", "scipy", "scikit-image", "numba", "torch", "tensorstore", "pandas", "matplotlib")
@@ -128,3 +130,30 @@ def versions() -> dict[str, str]:
     for package in REPORTED_PACKAGES:
         found[package] = importlib.metadata.version(package)
     return found
+
+
+def record(*, seeds: dict[str, int]) -> dict[str, Any]:
+    """What made a run's results, for its report.
+
+    Parameters
+    ----------
+    seeds : dict of str to int
+        By task.
+
+    Returns
+    -------
+    groups : dict
+        "code", "versions", "hardware" and "seeds", each a mapping of name to value.
+    """
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "code": {"git commit": git_commit()},
+        "versions": versions(),
+        "hardware": {
+            "machine": platform.machine(),
+            "system": platform.system(),
+            "cores": os.cpu_count(),
+            "memory": f"{memory_gib:.0f} GiB",
+        },
+        "seeds": seeds,
+    }

@@ -41,8 +41,7 @@ def uninterrupted(tmp_path_factory):
     checkout = Checkout.new(tmp_path_factory.mktemp("uninterrupted") / "checkout")
     (checkout.folder / "config" / "config.yaml").write_text(SMALL)
     (checkout.folder / "config" / "volumes.tsv").write_text(
-        "volume\tpath\tannotation_truth\n"
-        "phantom-a\tresults/raw/phantom-a.nrrd\tresults/raw/phantom-a.truth.seg.nrrd\n"
+        "volume\tpath\tannotation_truth\nphantom-a\tresults/raw/phantom-a.nrrd\tresults/raw/phantom-a.truth.seg.nrrd\n"
     )
     checkout.edit("config/tasks/vessels.yaml", "models:\n", "models:\n" + MODEL)
     checkout.edit("config/tasks/vessels.yaml", "min_size_voxels: 2000, connectivity: 6", "min_size_voxels: 200")

@@ -103,8 +103,18 @@ def test_new_file_times_rerun_nothing(finished):
     [
         ("config/config.yaml", "tasks:", "taks:", "taks is not a key; did you mean 'tasks'?"),
         ("config/config.yaml", "axons: [as-published", "axons: [as-publishd", "did you mean 'as-published'?"),
-        ("config/config.yaml", "phantom-a: {seed: 1", "phantom-x: {seed: 1", "phantom.phantom-x is not in config/volumes.tsv"),
-        ("config/tasks/axons.yaml", "clip_um: 10.0", "clip: 10.0", "config/tasks/axons.yaml: distance.clip is not a key"),
+        (
+            "config/config.yaml",
+            "phantom-a: {seed: 1",
+            "phantom-x: {seed: 1",
+            "phantom.phantom-x is not in config/volumes.tsv",
+        ),
+        (
+            "config/tasks/axons.yaml",
+            "clip_um: 10.0",
+            "clip: 10.0",
+            "config/tasks/axons.yaml: distance.clip is not a key",
+        ),
         ("config/volumes.tsv", "results/raw/phantom-a.nrrd", "raw/a.nrrd", "no such file raw/a.nrrd"),
     ],
 )

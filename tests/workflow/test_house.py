@@ -37,7 +37,17 @@ def rules():
         [BIN / "mypy"],
         [BIN / "lint-imports"],
         [BIN / "snakefmt", "--check", "--compact-diff", "Snakefile", "workflow"],
-        [BIN / "codespell", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs", "src", "scripts", "workflow", "config"],
+        [
+            BIN / "codespell",
+            "README.md",
+            "CHANGELOG.md",
+            "CONTRIBUTING.md",
+            "docs",
+            "src",
+            "scripts",
+            "workflow",
+            "config",
+        ],
         [sys.executable, "-m", "snakemake", "--lint"],
         [sys.executable, "docs/generate.py", "--check"],
     ],
@@ -52,7 +62,9 @@ def test_the_root_snakefile_includes_every_rule_file_and_nothing_else():
     assert sorted(included) == sorted([*STAGES, "common"])
 
 
-@pytest.mark.parametrize(("name", "text", "path"), list(rules()), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("name", "text", "path"), list(rules()), ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_every_rule_has_its_own_docstring_log_script_and_environment(name, text, path):
     assert name == path.stem or name.startswith(path.stem + "_"), "a rule is named after its stage"
     assert re.search(r'^    """.+', text, re.M), "the docstring is the manual"
@@ -141,5 +153,7 @@ def test_training_does_not_reach_what_only_the_report_needs():
 def test_there_is_no_absolute_path_of_a_machine_in_the_repository():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     pattern = re.compile(rb"(^|[^\w.])/(home|root|work|Users)/\w")
-    guilty = [name for name in listed if name != "tests/workflow/test_house.py" and pattern.search((ROOT / name).read_bytes())]
+    guilty = [
+        name for name in listed if name != "tests/workflow/test_house.py" and pattern.search((ROOT / name).read_bytes())
+    ]
     assert not guilty

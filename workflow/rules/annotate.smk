@@ -17,6 +17,7 @@ rule annotate:
     threads: CONFIG["resources"]["threads"]
     resources:
         mem_mb=memory_mib,
+        block_mib=block_mib,
     params:
         recipe=lookup("{task}/annotate/recipe", within=TASKS),
         code=code_version("annotate"),
@@ -41,6 +42,7 @@ rule annotate_import:
         annotator=r"(\.[a-z][a-z0-9]*)?",
     resources:
         mem_mb=memory_mib,
+        block_mib=block_mib,
     params:
         path=annotation_path,
         file=annotation_settings,

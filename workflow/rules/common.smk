@@ -50,6 +50,11 @@ def memory_mib(wildcards, attempt):
     return CONFIG["resources"]["memory_mib"] * attempt
 
 
+def block_mib(wildcards, attempt):
+    """What of a job's memory its blocks may take; a quarter is the interpreter's and its libraries'."""
+    return memory_mib(wildcards, attempt) * 3 // 4
+
+
 def raw_files(wildcards):
     """Files behind a volume's path: one, or all that match a pattern."""
     return references.raw_files(VOLUMES[wildcards.volume]["path"])
@@ -94,7 +99,7 @@ def annotation_stores(task, names):
     """Stores of the named annotations, of every volume that has them."""
     return [
         annotation_store(task, volume, name)
-        for name in names
+        for name in dict.fromkeys(names)
         for volume, row in VOLUMES.items()
         if name == "annotation" or f"annotation_{name}" in row
     ]
@@ -110,11 +115,12 @@ def scored_annotations(wildcards):
     return annotation_stores(wildcards.task, TASKS[wildcards.task]["evaluate"]["against"])
 
 
-def model_folders(pattern):
+def run_files(pattern, volume=("",)):
     """The pattern filled in for every task, model and fold that runs."""
     return [
-        pattern.format(task=task, model=model, fold=fold)
+        pattern.format(task=task, model=model, fold=fold, volume=name)
         for task, settings in TASKS.items()
         for model in settings["models"]
         for fold in FOLDS[task]
+        for name in volume
     ]

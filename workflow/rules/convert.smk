@@ -13,6 +13,7 @@ rule convert:
     threads: CONFIG["resources"]["threads"]
     resources:
         mem_mb=memory_mib,
+        block_mib=block_mib,
     params:
         convert=CONFIG["convert"],
         volume=conversion_settings,

@@ -13,6 +13,7 @@ rule distance:
     threads: CONFIG["resources"]["threads"]
     resources:
         mem_mb=memory_mib,
+        block_mib=block_mib,
     params:
         distance=lookup("{task}/distance", within=TASKS),
         code=code_version("distance"),

@@ -4,6 +4,7 @@ rule evaluate:
         predictions=collect("results/predictions/{{task}}/{{model}}/{{fold}}/{volume}.zarr", volume=VOLUMES),
         volumes=collect("results/volumes/{volume}.zarr", volume=VOLUMES),
         annotations=scored_annotations,
+        recipe=collect("results/annotations/{{task}}/{volume}.zarr", volume=VOLUMES),
         split=rules.split.output.split,
         model=rules.train.output.model,
     output:
@@ -21,6 +22,7 @@ rule evaluate:
     threads: CONFIG["resources"]["threads"]
     resources:
         mem_mb=memory_mib,
+        device=CONFIG["resources"]["device"],
     params:
         evaluate=lookup("{task}/evaluate", within=TASKS),
         seed=lookup("{task}/seed", within=TASKS),

@@ -15,6 +15,7 @@ rule measure:
     threads: CONFIG["resources"]["threads"]
     resources:
         mem_mb=memory_mib,
+        block_mib=block_mib,
     params:
         code=code_version("measure"),
     script:

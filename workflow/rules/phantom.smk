@@ -11,6 +11,7 @@ rule phantom:
         "../../envs/voxloom.yaml"
     resources:
         mem_mb=memory_mib,
+        block_mib=block_mib,
     params:
         phantom=lookup("{volume}", within=CONFIG["phantom"]),
         code=code_version("phantom"),

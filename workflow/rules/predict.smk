@@ -14,6 +14,7 @@ rule predict:
     threads: CONFIG["resources"]["threads"]
     resources:
         mem_mb=memory_mib,
+        block_mib=block_mib,
         device=CONFIG["resources"]["device"],
     params:
         code=code_version("predict"),

@@ -14,6 +14,7 @@ rule segment:
     threads: CONFIG["resources"]["threads"]
     resources:
         mem_mb=memory_mib,
+        block_mib=block_mib,
     params:
         segment=lookup("{task}/segment", within=TASKS),
         code=code_version("segment"),

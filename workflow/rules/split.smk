@@ -17,6 +17,7 @@ rule split:
     threads: CONFIG["resources"]["threads"]
     resources:
         mem_mb=memory_mib,
+        block_mib=block_mib,
     params:
         split=lookup("{task}/split", within=TASKS),
         seed=lookup("{task}/seed", within=TASKS),

@@ -15,6 +15,7 @@ rule train:
     threads: CONFIG["resources"]["threads"]
     resources:
         mem_mb=memory_mib,
+        block_mib=block_mib,
         device=CONFIG["resources"]["device"],
     params:
         model=lookup("{task}/models/{model}", within=TASKS),

@@ -1,6 +1,7 @@
 """Files: the only modules that know formats and axis orders."""
 
 from voxloom.io.files import atomic_directory, atomic_file, sha256
+from voxloom.io.results import fingerprints, is_of, is_synthetic, open_annotations, open_volumes
 from voxloom.io.store import StoredVolume, VolumeWriter, create_volume, open_volume, scratch_volume
 
 __all__ = [
@@ -9,7 +10,12 @@ __all__ = [
     "atomic_directory",
     "atomic_file",
     "create_volume",
+    "fingerprints",
+    "is_of",
+    "is_synthetic",
+    "open_annotations",
     "open_volume",
+    "open_volumes",
     "scratch_volume",
     "sha256",
 ]

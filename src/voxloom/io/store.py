@@ -152,10 +152,15 @@ class VolumeWriter:
     """A volume that is being written, by slicing.
 
     Different shards may be written from different threads; a write that covers part of a shard reads and rewrites it.
+    `folder` is where the store is written before it is renamed into place; what is left there by a run that was
+    killed is removed by the next, so it is the place for scratch volumes. What is put into `metadata` while voxels are
+    written is stored with them.
     """
 
-    def __init__(self, array: Any) -> None:
+    def __init__(self, array: Any, folder: Path, metadata: dict[str, Any] | None = None) -> None:
         self.array = array
+        self.folder = folder
+        self.metadata = dict(metadata or {})
         self.shape: tuple[int, ...] = tuple(array.shape)
         self.dtype: np.dtype = np.dtype(array.dtype.numpy_dtype)
         self.shard_shape: tuple[int, ...] = tuple(array.chunk_layout.write_chunk.shape)
@@ -218,12 +223,12 @@ def create_volume(
     if kind not in KINDS:
         raise VolumeError(f"unknown kind of volume {kind!r}; known: {', '.join(KINDS)}")
     with atomic_directory(path) as folder:
-        writer = VolumeWriter(_create_array(folder / "0", shape, np.dtype(dtype)))
+        writer = VolumeWriter(_create_array(folder / "0", shape, np.dtype(dtype)), folder, metadata)
         yield writer
         factors = [(1, 1, 1)]
         if multiscale:
             factors = _add_levels(folder, writer, geometry.spacing_um, KINDS[kind])
-        document = _group_document(Path(path).stem, shape, geometry, kind, quantisation, metadata or {}, factors)
+        document = _group_document(Path(path).stem, shape, geometry, kind, quantisation, writer.metadata, factors)
         (folder / "zarr.json").write_text(json.dumps(document, indent=1))
 
 
@@ -245,7 +250,7 @@ def scratch_volume(directory: str | Path, *, shape: tuple[int, ...], dtype: DTyp
     """
     Path(directory).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory, prefix=".scratch-") as folder:
-        yield VolumeWriter(_create_array(Path(folder) / "0", shape, np.dtype(dtype)))
+        yield VolumeWriter(_create_array(Path(folder) / "0", shape, np.dtype(dtype)), Path(folder))
 
 
 def _as_numpy(index: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
@@ -335,7 +340,7 @@ def _add_levels(folder: Path, full: VolumeWriter, spacing_um: Vector, method: st
         # halve only the axes that are finer than the others, so that voxels become isotropic on the way
         step = [2 if s < 1.5 * min(spacing) and n > 1 else 1 for s, n in zip(spacing, finer.shape[-3:], strict=True)]
         shape = finer.shape[:-3] + tuple(-(-n // k) for n, k in zip(finer.shape[-3:], step, strict=True))
-        coarser = VolumeWriter(_create_array(folder / str(len(factors)), shape, full.dtype))
+        coarser = VolumeWriter(_create_array(folder / str(len(factors)), shape, full.dtype), folder)
         lead = [range(n) for n in shape[:-3]]
         for channel in lead[0] if lead else [None]:
             at = () if channel is None else (slice(channel, channel + 1),)
@@ -367,19 +372,33 @@ def _reduce(values: NDArray[Any], step: list[int], method: str) -> NDArray[Any]:
     """One coarser block from one finer block; an odd border is repeated."""
     lead = [(0, 0)] * (values.ndim - 3)
     odd = [(0, -n % k) for n, k in zip(values.shape[-3:], step, strict=True)]
-    padded = np.pad(values, lead + odd, mode="edge")
+    padded = np.pad(values, lead + odd, mode="edge") if any(after for _, after in odd) else values
+    if method == "mean":
+        return _means(padded, step)
     if method == "nearest":
         return np.ascontiguousarray(padded[..., :: step[0], :: step[1], :: step[2]])
     z, y, x = (n // k for n, k in zip(padded.shape[-3:], step, strict=True))
     cells = padded.reshape(*padded.shape[:-3], z, step[0], y, step[1], x, step[2])
     within = (-5, -3, -1)
-    if method == "max":
-        return cells.max(axis=within)
     if method == "annotation":  # foreground wins over background, and anything annotated over nothing
         shown = np.where(cells == IGNORE, np.uint8(0), cells).max(axis=within)
         return np.where((cells == IGNORE).all(axis=within), np.uint8(IGNORE), shown)
-    mean = cells.mean(axis=within, dtype=np.float64)
-    return (np.rint(mean) if values.dtype.kind in "iu" else mean).astype(values.dtype)
+    return cells.max(axis=within)
+
+
+def _means(values: NDArray[Any], step: list[int]) -> NDArray[Any]:
+    """Means of cells, plane by plane: several times as fast as one reduction, and without a copy of real numbers."""
+    z, y, x = (n // k for n, k in zip(values.shape[-3:], step, strict=True))
+    is_integer = values.dtype.kind in "iu"
+    sums = np.int16 if values.dtype.itemsize == 1 else np.float64  # eight bytes add up to 2040 at most
+    means = np.empty((*values.shape[:-3], z, y, x), values.dtype)
+    for plane in range(z):
+        total = np.zeros((*values.shape[:-3], y, x), sums)
+        for dz, dy, dx in np.ndindex(*step):
+            total += values[..., plane * step[0] + dz, dy :: step[1], dx :: step[2]]
+        mean = total / np.prod(step)
+        means[..., plane, :, :] = np.rint(mean) if is_integer else mean
+    return means
 
 
 def _group_document(

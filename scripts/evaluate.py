@@ -1,0 +1,43 @@
+"""Rule evaluate: predictions, annotations and split in; threshold, scores and curves out."""
+
+import json
+
+import pandas as pd
+
+from voxloom import evaluate, io, model, network_scale, split
+from voxloom.logs import log_to
+
+with log_to(snakemake.log[0]):
+    given = dict(snakemake.params.evaluate)
+    images = io.open_volumes(snakemake.input.volumes)
+    annotations = io.open_annotations(snakemake.input.annotations)
+    truths = {name: annotations[name] for name in given.pop("against")}
+    table = pd.read_csv(snakemake.input.split, dtype=split.COLUMNS, keep_default_na=False)
+    network, settings = model.load_model(snakemake.input.model)
+    fold = int(snakemake.wildcards.fold)
+    evaluation = evaluate.evaluate_prediction(
+        io.open_volumes(snakemake.input.predictions),
+        truths,
+        table,
+        fold=fold,
+        seed=snakemake.params.seed,
+        recipe=io.open_volumes(snakemake.input.recipe),
+        network_histograms=network_scale.network_histograms(
+            network,
+            settings,
+            images,
+            truths,
+            table,
+            fold=fold,
+            threads=snakemake.threads,
+            device=snakemake.resources.device,
+        ),
+        threads=snakemake.threads,
+        **given,
+    )
+    evaluation.scores.to_csv(snakemake.output.scores, index=False)
+    evaluation.curve.to_csv(snakemake.output.curve, index=False)
+    evaluation.reliability.to_csv(snakemake.output.reliability, index=False)
+    evaluation.recipe.to_csv(snakemake.output.recipe, index=False)
+    with open(snakemake.output.threshold, "w", encoding="utf-8") as file:
+        json.dump(evaluation.threshold, file, indent=1)

@@ -1,0 +1,26 @@
+"""Rule predict: volume and model in, probability out."""
+
+from voxloom import inference, io, model
+from voxloom.logs import log_to
+from voxloom.volume import PROBABILITY
+
+with log_to(snakemake.log[0]):
+    volume = io.open_volume(snakemake.input.volume)
+    network, settings = model.load_model(snakemake.input.model)
+    with io.create_volume(
+        snakemake.output.prediction,
+        shape=volume.shape,
+        dtype="uint8",
+        geometry=volume.geometry,
+        kind="probability",
+        quantisation=PROBABILITY,
+    ) as out:
+        inference.predict_volume(
+            network,
+            settings,
+            volume,
+            out,
+            memory_mib=snakemake.resources.block_mib,
+            threads=snakemake.threads,
+            device=snakemake.resources.device,
+        )

@@ -1,0 +1,60 @@
+"""Rule report: everything in, one page and its figures out."""
+
+from pathlib import Path
+
+from voxloom import config, io, provenance, report
+from voxloom.logs import log_to
+from voxloom.report_inputs import ReportInputs, Run, Task, Volume
+
+with log_to(snakemake.log[0]):
+    results = Path(snakemake.output.page).parents[1]
+    images = io.open_volumes(snakemake.input.volumes)
+    volumes = [
+        Volume(name=name, store=image.path, region=snakemake.params.regions[name], is_synthetic=io.is_synthetic(image))
+        for name, image in images.items()
+    ]
+    tasks = [
+        Task(
+            name=task,
+            splits=results / "splits" / f"{task}.csv",
+            audit=results / "splits" / f"{task}.audit.csv",
+            truths={
+                who: {path.stem: path for path in map(Path, snakemake.input.annotations) if io.is_of(path, who, task)}
+                for who in against
+            },
+            annotation_figures={path.stem: path for path in sorted((results / "annotations" / task).glob("*.png"))},
+        )
+        for task, against in snakemake.params.against.items()
+    ]
+    runs = [
+        Run(
+            task=table.parts[-4],
+            model=table.parts[-3],
+            fold=table.parts[-2],
+            evaluation=table.parent,
+            predictions={name: results.joinpath("predictions", *table.parts[-4:-1], f"{name}.zarr") for name in images},
+            directory=results.joinpath("models", *table.parts[-4:-1]),
+            description=snakemake.params.configuration["tasks"][table.parts[-4]]["models"][table.parts[-3]][
+                "description"
+            ],
+        )
+        for table in map(Path, snakemake.input.scores)
+    ]
+    report.build_report(
+        ReportInputs(
+            title=snakemake.params.report["title"],
+            volumes=volumes,
+            tasks=tasks,
+            runs=runs,
+            configuration=snakemake.params.configuration,
+            provenance=provenance.record(
+                seeds={t: s["seed"] for t, s in snakemake.params.configuration["tasks"].items()}
+            ),
+            benchmarks=results / "benchmarks",
+            rulegraph=Path(snakemake.input.rulegraph),
+            captions=config.read_yaml(snakemake.input.captions),
+        ),
+        out_directory=Path(snakemake.output.page).parent,
+        open_volume=io.open_volume,
+        max_slices=snakemake.params.report["slices_shown"],
+    )

@@ -1,0 +1,39 @@
+"""Rule split: annotations in; boxes, their map and their audit out."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from voxloom import audit, io, networks, split, split_figure
+from voxloom.figures import save_figure
+from voxloom.logs import log_to
+
+with log_to(snakemake.log[0]):
+    images = io.open_volumes(snakemake.input.volumes)
+    annotations = io.open_volumes(snakemake.input.annotations)
+    volumes = [
+        split.SplitVolume(name=name, region=region, shape=image.shape, spacing_um=image.spacing_um)
+        for (name, image), region in zip(images.items(), snakemake.params.regions, strict=True)
+    ]
+    reaches = [
+        networks.native_reach(settings, image.shape[-2:])
+        for settings in snakemake.params.networks.values()
+        for image in images.values()
+    ]
+    given = dict(snakemake.params.split)
+    limit = given.pop("duplicate_correlation")
+    settings = split.SplitSettings(**given)
+    table = split.make_split(
+        volumes,
+        lambda name, boxes: split.count_blocks(annotations[name], boxes, threads=snakemake.threads),
+        settings=settings,
+        reach_voxels=reaches,
+        seed=snakemake.params.seed,
+    )
+    gaps = {v.name: split.gap_voxels(v, gap_um=settings.gap_um, reach_voxels=reaches) for v in volumes}
+    apart = audit.distances(table, volumes, gaps=gaps)
+    audit.refuse_violations(apart)
+    checks = pd.concat([apart, audit.duplicates(table, images, duplicate_correlation=limit)], ignore_index=True)
+    save_figure(split_figure.split_figure(table, volumes, fold=0), Path(snakemake.output.figure_svg).with_suffix(""))
+    checks.to_csv(snakemake.output.audit, index=False)
+    table.to_csv(snakemake.output.split, index=False)

@@ -1,0 +1,77 @@
+"""Counts for scores at the size that a network of scaled slices works at, beside those of the native grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from torch import nn
+
+from voxloom import inference, metrics, split
+from voxloom.blocks import Readable
+from voxloom.boxes import Box
+from voxloom.sampling import scale_codes
+from voxloom.volume import split_annotation
+
+SLICES_AT_ONCE = 16
+
+
+def network_histograms(
+    network: nn.Module,
+    settings: Mapping[str, Any],
+    images: Mapping[str, Readable],
+    truths: Mapping[str, Mapping[str, Readable]],
+    split_table: pd.DataFrame,
+    *,
+    fold: int,
+    threads: int,
+    device: str = "auto",
+) -> dict[tuple[str, str, str], NDArray[np.int64]]:
+    """Joint histograms of probabilities and labels of the test slices, both at the network's size.
+
+    Parameters
+    ----------
+    network, settings
+        What `voxloom.model.load_model` returned.
+    images : mapping of str to array-like, shape (Z, Y, X)
+    truths : mapping of str to mapping of str to array-like of uint8, shape (Z, Y, X)
+        By name of the truth and volume: 0 background, 1 foreground, 255 not annotated.
+    split_table : DataFrame
+        From `voxloom.split.make_split`.
+    fold, threads : int
+    device : {"auto", "cpu", "cuda", "mps"}
+
+    Returns
+    -------
+    histograms : dict of (truth, "test", volume) to ndarray of int64, shape (2, 256)
+        Empty for a network that works at native resolution. Only whole slices are counted: a box that covers part of a
+        slice has no place on the network's grid.
+    """
+    if settings["input"]["size"] is None:
+        return {}
+    found: dict[tuple[str, str, str], NDArray[np.int64]] = {}
+    for volume, image in images.items():
+        boxes = split.boxes_of(split_table, fold=fold, volume=volume, part="test")
+        slices = _whole_slices(boxes, image.shape)
+        for first in range(0, len(slices), SLICES_AT_ONCE):
+            chosen = slices[first : first + SLICES_AT_ONCE]
+            stored = inference.predict_slices_at_network_scale(
+                network, settings, image, chosen, threads=threads, device=device
+            )
+            for truth, annotated in truths.items():
+                if volume not in annotated:
+                    continue
+                codes = np.stack([scale_codes(annotated[volume][z], settings["input"]["size"]) for z in chosen])
+                mask, ignore = split_annotation(codes)
+                counts = metrics.joint_histogram(stored, mask, ignore)
+                key = (truth, "test", volume)
+                found[key] = found.get(key, np.zeros_like(counts)) + counts
+    return found
+
+
+def _whole_slices(boxes: Sequence[Box], shape: Sequence[int]) -> list[int]:
+    plane = ((0, shape[-2]), (0, shape[-1]))
+    return sorted(z for box in boxes if box[1:] == plane for z in range(*box[0]))

@@ -1,0 +1,41 @@
+rule report:
+    """One self-contained page about what ran, how good it is and where it fails, and its figures."""
+    input:
+        volumes=collect("results/volumes/{volume}.zarr", volume=VOLUMES),
+        annotations=[
+            store for task in TASKS for store in annotation_stores(task, ["annotation", *TASKS[task]["evaluate"]["against"]])
+        ],
+        splits=collect("results/splits/{task}.csv", task=TASKS),
+        audits=collect("results/splits/{task}.audit.csv", task=TASKS),
+        models=run_files("results/models/{task}/{model}/{fold}"),
+        scores=run_files("results/evaluation/{task}/{model}/{fold}/scores.csv"),
+        predictions=run_files("results/predictions/{task}/{model}/{fold}/{volume}.zarr", volume=VOLUMES),
+        objects=run_files("results/measurements/{task}/{model}/{fold}/{volume}.summary.csv", volume=VOLUMES),
+        rulegraph=workflow.source_path("../report/rulegraph.dot"),
+        captions=workflow.source_path("../report/captions.yaml"),
+    output:
+        page=report(
+            "results/report/index.html",
+            caption="../report/workflow.rst",
+            category="Report",
+        ),
+        figures=report(
+            directory("results/report/figures"),
+            patterns=["{name}.png"],
+            caption="../report/figure.rst",
+            category="Figures",
+        ),
+    log:
+        "results/logs/report.log",
+    conda:
+        "../../envs/voxloom.yaml"
+    resources:
+        mem_mb=memory_mib,
+    params:
+        report=CONFIG["report"],
+        regions={name: row["region"] for name, row in VOLUMES.items()},
+        against={task: settings["evaluate"]["against"] for task, settings in TASKS.items()},
+        configuration={"config": CONFIG, "tasks": TASKS},
+        code=code_version("report"),
+    script:
+        "../../scripts/report.py"
