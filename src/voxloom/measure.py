@@ -37,18 +37,23 @@ OBJECT_COLUMNS = (
 
 
 def measure_objects(
-    labels: Readable, *, objects: int, spacing_um: Vector, image: Readable | None = None, threads: int = 1
+    labels: Readable,
+    *,
+    spacing_um: Vector,
+    objects: int | None = None,
+    image: Readable | None = None,
+    threads: int = 1,
 ) -> pd.DataFrame:
-    """Measure every object of a labelled volume in one pass.
+    """Measure every object of a labelled volume.
 
     Parameters
     ----------
     labels : volume of integer, shape (Z, Y, X)
         0 is background, objects are numbered from 1.
-    objects : int
-        Largest label.
     spacing_um : tuple of float
         Voxel edge lengths along (Z, Y, X), in micrometres.
+    objects : int, optional
+        Largest label; where nobody knows it, a pass over the volume finds it.
     image : volume, shape (Z, Y, X), optional
         Grey values.
     threads : int
@@ -66,6 +71,15 @@ def measure_objects(
     VolumeError
         If a label is larger than `objects` or the shapes differ.
     """
+    if objects is None:
+        highest = reduce_blocks(
+            lambda found: int(found.max(initial=0)),
+            labels,
+            block_shape=BLOCK,
+            threads=threads,
+            description="read block",
+        )
+        objects = max(label for _, label in highest)
     shape = np.asarray(labels.shape)
     counts = np.zeros(objects + 1, dtype=np.int64)
     sums = np.zeros((objects + 1, 3), dtype=np.int64)  # of voxel coordinates

@@ -24,7 +24,7 @@ from voxloom.volume import Quantisation, Vector
 BLOCK = (64, 512, 512)
 """What is read at once: a shard."""
 
-MAX_CELLS = 1000
+MAX_CELLS = 4000
 MAX_CELL_BYTES = 64 << 20
 """Most cells that are counted apart for one truth and part, and most memory for them."""
 

@@ -108,6 +108,33 @@ def test_the_threshold_of_validation_is_applied_to_test():
     assert only(found.scores, part="validation", scope="pooled")["recall_at_half"] == 0.0
 
 
+@pytest.mark.parametrize(("stored", "recall"), [(127, 0.0), (128, 1.0)])
+def test_half_is_between_127_and_128(stored, recall):
+    truth = bar()
+    found = evaluate.evaluate_prediction(
+        {"v": Held(truth * np.uint8(stored))}, {"annotation": {"v": Held(truth)}}, split_of(), fold=0, **SETTINGS
+    )
+    assert only(found.scores, part="test", scope="pooled")["recall_at_half"] == recall
+
+
+def test_centre_lines_are_those_of_the_test_part_at_the_threshold():
+    """A tube of 3 x 3 voxels; in the upper half of test the prediction breaks off."""
+    truth = np.zeros(SHAPE, np.uint8)
+    truth[:, 6:9, 6:9] = 1
+    split = split_of()
+    test = split[split["part"] == "test"].iloc[0]
+    scores = truth * np.uint8(90)
+    scores[test.z_from : test.z_from + 4][truth[:4] == 1] = 89
+    found = evaluate.evaluate_prediction(
+        {"v": Held(scores)}, {"annotation": {"v": Held(truth)}}, split, fold=0, **SETTINGS
+    )
+    assert found.threshold["stored"] == 90
+    row = only(found.scores, part="test", scope="pooled")
+    assert row["recall"] == 0.5
+    assert 0.6 < row["cldice"] < 0.8, "all that is predicted is right, half is found: 2/3"
+    assert np.isnan(only(found.scores, part="validation", scope="pooled")["cldice"])
+
+
 def test_every_annotator_every_volume_and_every_region_gets_rows():
     truth = bar()
     worse = truth.copy()

@@ -28,6 +28,11 @@ def test_an_object_is_measured_in_micrometres():
     assert box["mean_grey"] == image[two_objects() == 1].mean()
 
 
+def test_the_number_of_objects_need_not_be_known():
+    known = measure_objects(two_objects(), objects=2, spacing_um=SPACING)
+    assert measure_objects(two_objects(), spacing_um=SPACING).equals(known)
+
+
 def test_an_object_over_several_blocks_is_one_row():
     labels = np.zeros((130, 4, 4), np.uint32)
     labels[10:120, 1, 1] = 1
