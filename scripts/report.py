@@ -40,6 +40,7 @@ with log_to(snakemake.log[0]):
         )
         for table in map(Path, snakemake.input.scores)
     ]
+    seeds = {task: settings["seed"] for task, settings in snakemake.params.configuration["tasks"].items()}
     report.build_report(
         ReportInputs(
             title=snakemake.params.report["title"],

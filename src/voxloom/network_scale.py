@@ -66,7 +66,7 @@ def network_histograms(
                     continue
                 codes = np.stack([scale_codes(annotated[volume][z], settings["input"]["size"]) for z in chosen])
                 mask, ignore = split_annotation(codes)
-                counts = metrics.joint_histogram(stored, mask, ignore)
+                counts = metrics.joint_histogram(stored, mask, ignore=ignore)
                 key = (truth, "test", volume)
                 found[key] = found.get(key, np.zeros_like(counts)) + counts
     return found

@@ -13,6 +13,7 @@ rule report:
         objects=run_files("results/measurements/{task}/{model}/{fold}/{volume}.summary.csv", volume=VOLUMES),
         rulegraph=workflow.source_path("../report/rulegraph.dot"),
         captions=workflow.source_path("../report/captions.yaml"),
+        template=workflow.source_path("../../src/voxloom/report_template.html"),
     output:
         page=report(
             "results/report/index.html",
