@@ -12,7 +12,7 @@ from voxloom.phantom_fibres import Fibres, Floats, fibrous_noise, sample_along_f
 FAR_UM = 1e3
 """Distance of a voxel that nothing was drawn near."""
 
-STEEP = np.array([2.0, 1.0, 1.0])
+STEEP = np.array([2.5, 1.0, 1.0])
 """Capillaries cross the XY plane more often than they run in it, as in the volume measured."""
 
 CELL_TRIES = 60
@@ -203,7 +203,7 @@ def grow_tree(
             trials.append((sum(place not in visited for place in places) / len(places), points))
         _, points = max(trials, key=lambda trial: trial[0])
         radius = float(np.clip(2.75 * np.exp(0.16 * rng.standard_normal()), 2.1, 4.0))
-        filled += add(points, radius, float(rng.uniform(2.3, 3.5)))
+        filled += add(points, radius, float(rng.uniform(2.1, 3.2)))
     return branches
 
 
