@@ -15,7 +15,7 @@ if __name__ == "__main__":  # workers of a data loader would import this file ag
         volumes = {
             name: labelled.TrainingVolume(
                 image=image,
-                annotations=tuple(annotations[who][name] for who in order if name in annotations.get(who, {})),
+                annotations=tuple(annotations.get(who, {}).get(name) for who in order),
                 spacing_um=image.spacing_um,
             )
             for name, image in images.items()

@@ -95,7 +95,7 @@ def predict_volume(
 def _margin(settings: Mapping[str, Any]) -> Shape:
     """Voxels (Z, Y, X) beyond a block that predicting it may read."""
     if settings["input"]["size"] is not None:
-        return settings["network"]["slices"] // 2, 0, 0
+        return networks.slices_beside(settings["network"]), 0, 0
     reach = networks.receptive_field(settings["network"])
     factor = networks.size_factor(settings["network"])
     z, y, x = (n + (f if f > 1 else 0) for n, f in zip(reach, factor, strict=True))
@@ -113,9 +113,10 @@ def _blocks(settings: Mapping[str, Any], image: Readable, out: Writable, *, memo
             shape, bytes_per_voxel=held, memory_mib=memory_mib, halo_voxels=_margin(settings), align=shard
         )
         return grid(shape, block_shape)
-    depth = int(memory_mib * 2**20 / (held * shape[1] * shape[2])) - settings["network"]["slices"] + 1
+    window = 2 * networks.slices_beside(settings["network"]) + 1
+    depth = int(memory_mib * 2**20 / (held * shape[1] * shape[2])) - window + 1
     if depth < 1:
-        needed = held * shape[1] * shape[2] * settings["network"]["slices"] / 2**20 / 0.4
+        needed = held * shape[1] * shape[2] * window / 2**20 / 0.4
         raise VolumeError(
             f"one slice of {shape[1]} x {shape[2]} voxels doesn't fit; raise resources.memory_mib to at least "
             f"{math.ceil(needed)}"

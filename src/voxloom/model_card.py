@@ -90,10 +90,11 @@ def _architecture(network: Mapping[str, Any], parameters: int) -> str:
 
 
 def _sees(settings: Mapping[str, Any]) -> str:
-    slices, size = settings["network"]["slices"], settings["input"]["size"]
+    slices, step, size = settings["network"]["slices"], settings["network"]["slice_step"], settings["input"]["size"]
     if settings["network"]["dimensions"] == 3:
         return "It sees boxes at the volume's own resolution."
-    seen = "single slices" if slices == 1 else f"{slices} neighbouring slices and predicts the middle one"
+    spaced = "neighbouring slices" if step == 1 else f"slices, every {step}th,"
+    seen = "single slices" if slices == 1 else f"{slices} {spaced} and predicts the middle one"
     scale = "at the volume's own resolution" if size is None else f"scaled to {size[0]} x {size[1]} pixels"
     return f"It sees {seen}, {scale}."
 

@@ -121,7 +121,7 @@ def build(network: Mapping[str, Any], *, seed: int) -> nn.Module:
     Parameters
     ----------
     network : mapping
-        The keys under ``network`` of a model: name, dimensions, widths, slices, batch_norm.
+        The keys under ``network`` of a model: name, dimensions, widths, slices, slice_step, batch_norm.
     seed : int
         Equal seeds give equal weights. Convolutions before a ReLU are initialised after He et al. [1]_, the others with
         unit gain; biases are zero.
@@ -166,7 +166,7 @@ def check(network: Mapping[str, Any]) -> None:
     Parameters
     ----------
     network : mapping
-        name, dimensions, widths, slices, batch_norm.
+        name, dimensions, widths, slices, slice_step, batch_norm.
 
     Raises
     ------
@@ -217,7 +217,7 @@ def receptive_field(network: Mapping[str, Any]) -> Shape:
 
     Examples
     --------
-    >>> receptive_field({"name": "unet", "dimensions": 2, "widths": [32, 64, 128], "slices": 3})
+    >>> receptive_field({"name": "unet", "dimensions": 2, "widths": [32, 64, 128], "slices": 3, "slice_step": 1})
     (1, 23, 23)
     """
     levels = len(network["widths"])
@@ -225,7 +225,27 @@ def receptive_field(network: Mapping[str, Any]) -> Shape:
     for place in range(2 ** (levels - 1)):
         low, high = _seen(place, place, levels)
         reach = max(reach, place - low, high - place)
-    return (reach if network["dimensions"] == 3 else network["slices"] // 2, reach, reach)
+    return (reach if network["dimensions"] == 3 else slices_beside(network), reach, reach)
+
+
+def slices_beside(network: Mapping[str, Any]) -> int:
+    """How many slices to each side of the predicted one a network of 2 dimensions looks across.
+
+    Parameters
+    ----------
+    network : mapping
+        Its keys ``slices`` and ``slice_step`` are read.
+
+    Returns
+    -------
+    beside : int
+
+    Examples
+    --------
+    >>> slices_beside({"slices": 5, "slice_step": 3})
+    6
+    """
+    return int(network["slices"]) // 2 * int(network["slice_step"])
 
 
 def _seen(low: int, high: int, levels: int) -> tuple[int, int]:

@@ -158,13 +158,12 @@ class Predictor:
         result: NDArray[Any],
     ) -> None:
         """One tile of every slice, several at once where they are small."""
-        slices = self.settings["network"]["slices"]
-        beside = slices // 2
+        beside, step = networks.slices_beside(self.settings["network"]), self.settings["network"]["slice_step"]
         at_once = self._tiles_at_once(math.prod(high - low for low, high in reads))
         for low in range(*z, at_once):
             high = min(low + at_once, z[1])
             stack = self.normalisation.apply(read_box(image, [(low - beside, high + beside), *reads]))
-            channels = torch.from_numpy(stack).unfold(0, slices, 1).movedim(-1, 1)  # (N, C, Y, X)
+            channels = torch.from_numpy(stack).unfold(0, 2 * beside + 1, 1)[..., ::step].movedim(-1, 1)  # (N, C, Y, X)
             _put(self.forward(channels), [(low, high), *reads], [(low, high), *cores], start, result)
 
     def _scaled_slices(self, image: Readable, start: Sequence[int], stop: Sequence[int], result: NDArray[Any]) -> None:
@@ -187,10 +186,11 @@ class Predictor:
         -------
         probability : Tensor of float32, shape input.size
         """
-        slices, size = self.settings["network"]["slices"], self.settings["input"]["size"]
+        beside, step = networks.slices_beside(self.settings["network"]), self.settings["network"]["slice_step"]
+        size = self.settings["input"]["size"]
         _, height, width = image.shape
-        stack = self.normalisation.apply(read_reflected(image, (z - slices // 2, 0, 0), (slices, height, width)))
-        scaled = scale_image(torch.from_numpy(stack), size)
+        window = read_reflected(image, (z - beside, 0, 0), (2 * beside + 1, height, width))
+        scaled = scale_image(torch.from_numpy(self.normalisation.apply(window[::step])), size)
         factor = networks.size_factor(self.settings["network"])
         rows, columns = (
             torch.from_numpy(reflected(0, -(-n // f) * f, n)) for n, f in zip(size, factor[1:], strict=True)

@@ -103,7 +103,8 @@ class Sampler:
         self.parts = labelled_volumes(volumes, boxes, part="train")
         if not self.parts:
             raise SplitError("the split has no training box in this fold; give it fewer test and validation blocks")
-        self.dimensions, self.slices = settings["network"]["dimensions"], settings["network"]["slices"]
+        self.dimensions, self.step = settings["network"]["dimensions"], settings["network"]["slice_step"]
+        self.beside = networks.slices_beside(settings["network"])
         self.factor = networks.size_factor(settings["network"])
         self.patch: Shape = tuple(settings["input"]["patch_voxels"])
         self.whole_slices = self.dimensions == 2 and (
@@ -118,10 +119,9 @@ class Sampler:
 
     def _hold(self, memory_mib: float) -> None:
         """Read what training needs into memory if it fits."""
-        beside = self.slices // 2
         for part in self.parts:
             _, height, width = part.shape
-            margin = (beside, height, width) if self.whole_slices else [n + beside for n in self.patch]
+            margin = (self.beside, height, width) if self.whole_slices else [n + self.beside for n in self.patch]
             if part.bytes_held(margin) / 2**20 <= memory_mib:
                 memory_mib -= part.bytes_held(margin) / 2**20
                 part.hold(margin)
@@ -213,7 +213,8 @@ class Sampler:
         volume, z = self.planes[order[place]]
         part = self.parts[volume]
         _, height, width = part.shape
-        stack = self.normalisation.apply(part.image((z - self.slices // 2, 0, 0), (self.slices, height, width)))
+        window = part.image((z - self.beside, 0, 0), (2 * self.beside + 1, height, width))
+        stack = self.normalisation.apply(window[:: self.step])
         codes = part.codes((z, 0, 0), (1, height, width))[0]
         if self.settings["input"]["size"] is not None:
             stack = scale_image(torch.from_numpy(stack), self.settings["input"]["size"]).numpy()
@@ -234,9 +235,8 @@ class Sampler:
             for axis in zip(centre, self.patch, cell.box.start, cell.box.stop, part.shape, strict=True)
         ]
         codes = part.codes(start, self.patch)
-        beside = self.slices // 2
-        context = part.image([start[0] - beside, *start[1:]], [self.patch[0] + 2 * beside, *self.patch[1:]])
-        image = self.normalisation.apply(context)
+        window = part.image([start[0] - self.beside, *start[1:]], [self.patch[0] + 2 * self.beside, *self.patch[1:]])
+        image = self.normalisation.apply(window[:: self.step])
         return (image, codes[0]) if self.dimensions == 2 else (image[None], codes)
 
     def _centre(self, rng: np.random.Generator, *, by_first: bool, is_foreground: bool) -> tuple[_Cell, list[int]]:

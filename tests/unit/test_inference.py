@@ -14,7 +14,15 @@ from voxloom.sampling import scale_image
 
 def settings(*, size=None, flips=False, normalise="zscore", **network):
     return {
-        "network": {"name": "unet", "dimensions": 2, "widths": [3, 4, 5], "slices": 1, "batch_norm": True, **network},
+        "network": {
+            "name": "unet",
+            "dimensions": 2,
+            "widths": [3, 4, 5],
+            "slices": 1,
+            "slice_step": 1,
+            "batch_norm": True,
+            **network,
+        },
         "input": {"size": size, "patch_voxels": [1, 16, 16], "normalise": normalise},
         "normalisation": {"name": normalise, "mean": 120.0, "deviation": 40.0, "dtype": "uint8"},
         "precision": "float32",
@@ -42,7 +50,8 @@ def at_once(network, model, volume):
     """The definition: slices (in 3-D the volume) mirrored to a size that can be pooled, through the network."""
     is_3d = model["network"]["dimensions"] == 3
     factor = networks.size_factor(model["network"])
-    beside = model["network"]["slices"] // 2
+    step = model["network"]["slice_step"]
+    beside = model["network"]["slices"] // 2 * step
     padded = [-(-n // f) * f for n, f in zip(volume.shape, factor, strict=True)]
     whole = read_reflected(volume, (-beside, 0, 0), (padded[0] + 2 * beside, *padded[1:]))
     x = torch.from_numpy(Normalisation(**model["normalisation"]).apply(whole))
@@ -50,7 +59,7 @@ def at_once(network, model, volume):
         if is_3d:
             p = torch.sigmoid(network(x[None, None]))[0, 0]
         else:
-            stacks = torch.stack([x[z : z + 2 * beside + 1] for z in range(volume.shape[0])])
+            stacks = torch.stack([x[z : z + 2 * beside + 1 : step] for z in range(volume.shape[0])])
             p = torch.sigmoid(network(stacks))[:, 0]
     return p.numpy()[tuple(slice(0, n) for n in volume.shape)]
 
@@ -66,6 +75,7 @@ def by_region(network, model, volume, start, stop, *, edge, monkeypatch, dtype=n
 CASES = [
     ({}, (3, 150, 131), 72),
     ({"slices": 5}, (7, 99, 90), 64),
+    ({"slices": 3, "slice_step": 2}, (7, 99, 90), 64),
     ({"slices": 3}, (1, 70, 75), 64),
     ({"widths": [2, 3, 3, 4]}, (2, 150, 190), 128),
     ({"dimensions": 3, "widths": [2, 3]}, (37, 30, 41), 32),

@@ -14,7 +14,7 @@ from voxloom.errors import ModelError
 from voxloom.model import load_model, save_model
 from voxloom.training import LOG_COLUMNS, Trained
 
-NETWORK = {"name": "unet", "dimensions": 2, "widths": [4, 8], "slices": 3, "batch_norm": True}
+NETWORK = {"name": "unet", "dimensions": 2, "widths": [4, 8], "slices": 3, "slice_step": 1, "batch_norm": True}
 SETTINGS = {
     "description": "Axons, native resolution.",
     "learn_from": ["person_a", "annotation"],

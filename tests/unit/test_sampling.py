@@ -13,7 +13,7 @@ SHAPE = (12, 40, 48)
 
 
 def settings(**changes):
-    network = {"name": "unet", "dimensions": 2, "widths": [4, 8], "slices": 1, "batch_norm": True}
+    network = {"name": "unet", "dimensions": 2, "widths": [4, 8], "slices": 1, "slice_step": 1, "batch_norm": True}
     made = {
         "network": network,
         "input": {"size": None, "patch_voxels": [1, 16, 16], "normalise": "unit"},
@@ -138,12 +138,16 @@ def test_a_patch_larger_than_the_volume_is_reflected_and_ignored_there():
     assert torch.equal(patch.image[0, 0, 11], patch.image[0, 0, 13])
 
 
-def test_neighbouring_slices_are_channels_and_the_middle_one_is_labelled():
+@pytest.mark.parametrize(
+    ("network", "seen"),
+    [({"slices": 5}, [3.0, 4.0, 5.0, 6.0, 7.0]), ({"slices": 3, "slice_step": 2}, [3.0, 5.0, 7.0])],
+)
+def test_slices_beside_are_channels_and_the_middle_one_is_labelled(network, seen):
     codes = np.zeros(SHAPE, dtype=np.uint8)
     codes[5, 10:30, 10:30] = 1
-    batch = sampler({"a": volume(codes)}, network={"slices": 5}, foreground_share=1.0).batch(0, 0)
+    batch = sampler({"a": volume(codes)}, network=network, foreground_share=1.0).batch(0, 0)
     tens = (batch.image[0, :, 0, 0] * 255 // 10).tolist()
-    assert tens == [3.0, 4.0, 5.0, 6.0, 7.0]
+    assert tens == seen
     assert bool(batch.mask[0, 0, 8, 8])
 
 
