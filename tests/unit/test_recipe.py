@@ -185,3 +185,29 @@ def test_from_store_to_store(tmp_path):
     np.testing.assert_array_equal(io.open_volume(tmp_path / "a.zarr")[:, :, :], expected)
     assert expected[:, 11:13].sum() == 0
     assert expected.sum() == 12 * 12
+
+
+@pytest.mark.parametrize("spacing_um", [CUBIC, (2.5, 0.7, 0.9)])
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"grow": {"grow_um": 2.5}},
+        {"grow": {"grow_um": 6.0, "mode": "slicer_legacy"}},
+        {"shrink": {"shrink_um": 2.5}},
+        {"smooth": {"sigma_um": 1.0}},
+        {"keep": {"z_um": [2, 9], "x_um": [3, 5]}},
+    ],
+    ids=lambda step: next(iter(step)),
+)
+def test_each_step_reads_as_much_context_as_it_needs(step, spacing_um, tmp_path):
+    class Small(np.ndarray):
+        shard_shape = (1, 2, 3)
+
+    coarse = np.random.default_rng(8).integers(0, 255, (4, 4, 4), np.uint8)
+    image = coarse.repeat(5, axis=0).repeat(6, axis=1).repeat(7, axis=2)
+    codes = np.zeros(image.shape, np.uint8).view(Small)
+    recipe = [{"threshold": {"above": 80}}, step]
+    annotate_volume(image, codes, recipe, spacing_um=spacing_um, memory_mib=0.06, scratch_directory=tmp_path)
+    expected = annotate(image, recipe, spacing_um=spacing_um)
+    np.testing.assert_array_equal(codes, expected)
+    assert 0 < expected.mean() < 1
