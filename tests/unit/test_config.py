@@ -71,6 +71,11 @@ def test_yaml_numbers_without_a_dot_are_numbers(tmp_path):
     assert config.read_yaml(tmp_path / "a.yaml") == {"rate": 0.001, "name": "1e3x"}
 
 
+def test_a_mapping_may_be_merged_into_another_and_overridden(tmp_path):
+    (tmp_path / "a.yaml").write_text("best: &best {rate: 1, size: 2}\nother:\n  <<: *best\n  size: 3\n")
+    assert config.read_yaml(tmp_path / "a.yaml")["other"] == {"rate": 1, "size": 3}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
