@@ -10,7 +10,15 @@ from voxloom.errors import ModelError
 
 
 def settings(**changes):
-    return {"name": "unet", "dimensions": 2, "widths": [4, 8, 16], "slices": 1, "slice_step": 1, "batch_norm": True, **changes}
+    return {
+        "name": "unet",
+        "dimensions": 2,
+        "widths": [4, 8, 16],
+        "slices": 1,
+        "slice_step": 1,
+        "batch_norm": True,
+        **changes,
+    }
 
 
 @pytest.mark.parametrize("batch_norm", [True, False])

@@ -22,7 +22,14 @@ def settings(**changes):
     made = {
         "description": "",
         "learn_from": ["annotation"],
-        "network": {"name": "unet", "dimensions": 2, "widths": [6, 8], "slices": 1, "slice_step": 1, "batch_norm": True},
+        "network": {
+            "name": "unet",
+            "dimensions": 2,
+            "widths": [6, 8],
+            "slices": 1,
+            "slice_step": 1,
+            "batch_norm": True,
+        },
         "input": {"size": None, "patch_voxels": [1, 16, 16], "normalise": "zscore"},
         "loss": {"name": "bce", "positive_weight": 1.0},
         "optimiser": {"name": "adam", "learning_rate": 0.01, "weight_decay": 0.0},

@@ -10,10 +10,10 @@ rule annotate:
         "results/logs/annotate/{task}/{volume}.log",
     benchmark:
         "results/benchmarks/annotate/{task}/{volume}.tsv"
-    conda:
-        "../../envs/voxloom.yaml"
     wildcard_constraints:
         volume=one_of(volume for volume, row in VOLUMES.items() if "annotation" not in row),
+    conda:
+        "../../envs/voxloom.yaml"
     threads: CONFIG["resources"]["threads"]
     resources:
         mem_mb=memory_mib,
@@ -36,10 +36,10 @@ rule annotate_import:
         "results/logs/annotate_import/{task}/{volume}{annotator}.log",
     benchmark:
         "results/benchmarks/annotate_import/{task}/{volume}{annotator}.tsv"
-    conda:
-        "../../envs/voxloom.yaml"
     wildcard_constraints:
         annotator=r"(\.[a-z][a-z0-9]*)?",
+    conda:
+        "../../envs/voxloom.yaml"
     resources:
         mem_mb=memory_mib,
         block_mib=block_mib,

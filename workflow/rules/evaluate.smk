@@ -1,7 +1,10 @@
 rule evaluate:
     """Threshold chosen on validation, applied to test; precision-recall curves, scores with 95 % intervals, reliability."""
     input:
-        predictions=collect("results/predictions/{{task}}/{{model}}/{{fold}}/{volume}.zarr", volume=VOLUMES),
+        predictions=collect(
+            "results/predictions/{{task}}/{{model}}/{{fold}}/{volume}.zarr",
+            volume=VOLUMES,
+        ),
         volumes=collect("results/volumes/{volume}.zarr", volume=VOLUMES),
         annotations=scored_annotations,
         recipe=collect("results/annotations/{{task}}/{volume}.zarr", volume=VOLUMES),

@@ -4,10 +4,10 @@ rule fetch:
         file="results/downloads/{file}",
     log:
         "results/logs/fetch/{file}.log",
-    conda:
-        "../../envs/voxloom.yaml"
     wildcard_constraints:
         file=one_of(CONFIG["downloads"]),
+    conda:
+        "../../envs/voxloom.yaml"
     params:
         download=lambda wildcards: CONFIG["downloads"][wildcards.file],
         code=code_version("fetch"),

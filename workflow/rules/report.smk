@@ -3,14 +3,19 @@ rule report:
     input:
         volumes=collect("results/volumes/{volume}.zarr", volume=VOLUMES),
         annotations=[
-            store for task in TASKS for store in annotation_stores(task, ["annotation", *TASKS[task]["evaluate"]["against"]])
+            store
+            for task in TASKS
+            for store in annotation_stores(task, ["annotation", *TASKS[task]["evaluate"]["against"]])
         ],
         splits=collect("results/splits/{task}.csv", task=TASKS),
         audits=collect("results/splits/{task}.audit.csv", task=TASKS),
         models=run_files("results/models/{task}/{model}/{fold}"),
         scores=run_files("results/evaluation/{task}/{model}/{fold}/scores.csv"),
         predictions=run_files("results/predictions/{task}/{model}/{fold}/{volume}.zarr", volume=VOLUMES),
-        objects=run_files("results/measurements/{task}/{model}/{fold}/{volume}.summary.csv", volume=VOLUMES),
+        objects=run_files(
+            "results/measurements/{task}/{model}/{fold}/{volume}.summary.csv",
+            volume=VOLUMES,
+        ),
         rulegraph=workflow.source_path("../report/rulegraph.dot"),
         captions=workflow.source_path("../report/captions.yaml"),
         template=workflow.source_path("../../src/voxloom/report_template.html"),

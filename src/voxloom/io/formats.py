@@ -381,5 +381,3 @@ def writable_suffix(path: str | Path) -> str:
     if suffix is None:
         raise FormatError(f"{path} has no suffix that voxloom writes; known: {', '.join(WRITERS)}")
     return suffix
-
-

@@ -158,9 +158,7 @@ def _axistags(attributes: dict[str, Any]) -> str | None:
         return None
 
 
-def _geometry(
-    attributes: dict[str, Any], axes: str, is_cremi: bool
-) -> tuple[Geometry | None, bool, tuple[str, ...]]:
+def _geometry(attributes: dict[str, Any], axes: str, is_cremi: bool) -> tuple[Geometry | None, bool, tuple[str, ...]]:
     """Voxel size and origin, whether their unit is stated, and what was assumed."""
     spatial = [axis for axis in axes if axis in "ZYX"]
     warnings: tuple[str, ...] = ()
