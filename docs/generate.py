@@ -1,4 +1,4 @@
-"""Rewrites the pages that come from the code: config/README.md, docs/rules.md and the rule graph.
+"""Rewrites the pages that come from the code: config/README.md, docs/rules.md, docs/modules.md and the rule graph.
 
     python docs/generate.py            rewrite them
     python docs/generate.py --check    say which are stale, exit 1 if any is
@@ -8,6 +8,7 @@ Run from the repository's root, in the environment that `make test` makes.
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -113,12 +114,27 @@ def rule_list() -> str:
     return f"# Rules\n\n{NOTE.replace('workflow/schemas', 'workflow/rules')}\n\n" + "\n".join(rows) + "\n"
 
 
+def module_list() -> str:
+    """The library's modules and the first lines of their docstrings."""
+    rows = ["| module | what it is |", "|---|---|"]
+    package = ROOT / "src" / "voxloom"
+    for path in sorted(package.rglob("*.py"), key=lambda p: p.relative_to(package).with_suffix("").parts):
+        name = ".".join(path.relative_to(package).with_suffix("").parts).removesuffix("__init__").rstrip(".")
+        what = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")[0]
+        rows.append(f"| `{name or 'voxloom'}` | {' '.join(what.split())} |")
+    note = NOTE.replace("workflow/schemas; edit those", "the docstrings; edit those")
+    return f"# Modules of the library\n\n{note}\n\n" + "\n".join(rows) + "\n"
+
+
 def rule_graph() -> str:
     """Which rule takes what from which, in dot, without colours."""
     text = _snakemake("--rulegraph", "--forceall")
     nodes = dict(re.findall(r'(\d+)\[label = "(\w+)"', text))
-    edges = sorted({(nodes[a], nodes[b]) for a, b in re.findall(r"(\d+) -> (\d+)", text)})
-    return "digraph rules {\n" + "".join(f"  {a} -> {b};\n" for a, b in edges) + "}\n"
+    names = sorted(nodes.values())
+    edges = sorted({(names.index(nodes[a]), names.index(nodes[b])) for a, b in re.findall(r"(\d+) -> (\d+)", text)})
+    lines = [f'  {number}[label = "{name}"];' for number, name in enumerate(names)]
+    lines += [f"  {a} -> {b};" for a, b in edges]
+    return "digraph rules {\n" + "\n".join(lines) + "\n}\n"
 
 
 def _snakemake(*words: str) -> str:
@@ -132,6 +148,7 @@ def _snakemake(*words: str) -> str:
 PAGES = {
     "config/README.md": config_reference,
     "docs/rules.md": rule_list,
+    "docs/modules.md": module_list,
     "workflow/report/rulegraph.dot": rule_graph,
 }
 

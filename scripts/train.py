@@ -6,54 +6,53 @@ from pathlib import Path
 from voxloom import checkpoint, io, labelled, model, provenance, training
 from voxloom.logs import log_to
 
-if __name__ == "__main__":  # workers of a data loader would import this file again
-    with log_to(snakemake.log[0]):
-        fold = int(snakemake.wildcards.fold)
-        images = io.open_volumes(snakemake.input.volumes)
-        annotations = io.open_annotations(snakemake.input.annotations)
-        order = snakemake.params.model["learn_from"]
-        volumes = {
-            name: labelled.TrainingVolume(
-                image=image,
-                annotations=tuple(annotations.get(who, {}).get(name) for who in order),
-                spacing_um=image.spacing_um,
-            )
-            for name, image in images.items()
-        }
-        with open(snakemake.input.split, newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if int(row["fold"]) == fold]
-        data = {name: image.metadata["source"] for name, image in images.items()}
-        key = checkpoint.training_key(
-            settings=snakemake.params.model,
-            seed=snakemake.params.seed,
-            split=rows,
-            data=data,
-            code=snakemake.params.code,
-            annotations=io.fingerprints(snakemake.input.annotations),
+with log_to(snakemake.log[0]):
+    fold = int(snakemake.wildcards.fold)
+    images = io.open_volumes(snakemake.input.volumes)
+    annotations = io.open_annotations(snakemake.input.annotations)
+    order = snakemake.params.model["learn_from"]
+    volumes = {
+        name: labelled.TrainingVolume(
+            image=image,
+            annotations=tuple(annotations.get(who, {}).get(name) for who in order),
+            spacing_um=image.spacing_um,
         )
-        state_file = Path(snakemake.output.model).with_name(f".{fold}.checkpoint.pt")
-        trained = training.train(
-            volumes,
-            boxes=labelled.boxes_of_fold(rows, fold=fold),
-            settings=snakemake.params.model,
-            seed=snakemake.params.seed,
-            memory_mib=snakemake.resources.block_mib,
-            threads=snakemake.threads,
-            device=snakemake.resources.device,
-            resume=checkpoint.load_checkpoint(state_file, key=key),
-            on_checkpoint=lambda state: checkpoint.save_checkpoint(state_file, state, key=key),
-        )
-        model.save_model(
-            snakemake.output.model,
-            trained,
-            task=snakemake.wildcards.task,
-            model=snakemake.wildcards.model,
-            fold=fold,
-            seed=snakemake.params.seed,
-            split_rows=rows,
-            data=data,
-            versions=provenance.versions(),
-            git_commit=provenance.git_commit(),
-            is_synthetic=any(io.is_synthetic(image) for image in images.values()),
-        )
-        state_file.unlink(missing_ok=True)
+        for name, image in images.items()
+    }
+    with open(snakemake.input.split, newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if int(row["fold"]) == fold]
+    data = {name: image.metadata["source"] for name, image in images.items()}
+    key = checkpoint.training_key(
+        settings=snakemake.params.model,
+        seed=snakemake.params.seed,
+        split=rows,
+        data=data,
+        code=snakemake.params.code,
+        annotations=io.fingerprints(snakemake.input.annotations),
+    )
+    state_file = Path(snakemake.output.model).with_name(f".{fold}.checkpoint.pt")
+    trained = training.train(
+        volumes,
+        boxes=labelled.boxes_of_fold(rows, fold=fold),
+        settings=snakemake.params.model,
+        seed=snakemake.params.seed,
+        memory_mib=snakemake.resources.block_mib,
+        threads=snakemake.threads,
+        device=snakemake.resources.device,
+        resume=checkpoint.load_checkpoint(state_file, key=key),
+        on_checkpoint=lambda state: checkpoint.save_checkpoint(state_file, state, key=key),
+    )
+    model.save_model(
+        snakemake.output.model,
+        trained,
+        task=snakemake.wildcards.task,
+        model=snakemake.wildcards.model,
+        fold=fold,
+        seed=snakemake.params.seed,
+        split_rows=rows,
+        data=data,
+        versions=provenance.versions(),
+        git_commit=provenance.git_commit(),
+        is_synthetic=any(io.is_synthetic(image) for image in images.values()),
+    )
+    state_file.unlink(missing_ok=True)

@@ -55,7 +55,7 @@ def without_folders(text: str) -> str:
 
     Examples
     --------
-    >>> without_folders("read from /home/ada/scans/brain.nrrd, 40 m/s")
+    >>> without_folders("read from /data/ada/scans/brain.nrrd, 40 m/s")
     'read from …/brain.nrrd, 40 m/s'
     """
     return ABSOLUTE.sub(lambda match: f"…/{match[1]}", text)

@@ -202,7 +202,7 @@ def make_run(
     if annotation is None:
         annotation = truth.copy()
         annotation[:, :, truth.shape[2] // 2 :] = 0  # the recipe misses the thin tube
-    source = {"path": "/home/ada/scans/phantom_a.nrrd", "format": "nrrd", "sha256": "ab" * 32, "bytes": 61440}
+    source = {"path": "/data/ada/scans/phantom_a.nrrd", "format": "nrrd", "sha256": "ab" * 32, "bytes": 61440}
     stores: dict[Path, Stored] = {folder / "volumes/phantom_a.zarr": Stored(image, metadata={"source": source})}
     truths = {"annotation": annotation, "truth": truth}
     task_inputs, runs = [], []
@@ -259,7 +259,7 @@ def make_run(
         volumes=[Volume("phantom_a", folder / "volumes/phantom_a.zarr", "cortex", is_synthetic)],
         tasks=task_inputs,
         runs=runs,
-        configuration={"config/config.yaml": {"volumes": ["/home/ada/scans/phantom_a.nrrd"], "seed": 17}},
+        configuration={"config/config.yaml": {"volumes": ["/data/ada/scans/phantom_a.nrrd"], "seed": 17}},
         provenance={"commit": "0123abc", "versions": {"voxloom": "0.1.0", "numpy": "2.4.6"}, "seeds": {"axons": 17}},
         benchmarks=benchmarks,
         rulegraph=rulegraph,

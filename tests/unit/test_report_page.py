@@ -8,7 +8,7 @@ from voxloom import report_page
 @pytest.mark.parametrize(
     ("written", "shown"),
     [
-        ("/home/ada/scans/brain.nrrd", "…/brain.nrrd"),
+        ("/data/ada/scans/brain.nrrd", "…/brain.nrrd"),
         ("~/scans/brain.nrrd", "…/brain.nrrd"),
         ("C:\\scans\\brain.nrrd", "…/brain.nrrd"),
         ("['/data/a/x.tif', '/data/b/y.tif']", "['…/x.tif', '…/y.tif']"),
@@ -66,5 +66,5 @@ def test_whole_numbers_beside_fractions_stay_whole():
 
 
 def test_a_configuration_keeps_its_order_and_loses_its_folders():
-    shown = report_page.collapsible_yaml("config", {"b": 1, "a": {"path": "/home/ada/x.nrrd", "step": np.float64(0.5)}})
+    shown = report_page.collapsible_yaml("config", {"b": 1, "a": {"path": "/data/ada/x.nrrd", "step": np.float64(0.5)}})
     assert "b: 1\na:\n  path: …/x.nrrd\n  step: 0.5\n" in shown

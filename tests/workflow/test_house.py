@@ -108,6 +108,7 @@ def test_every_import_of_a_job_is_in_its_environment():
     package_of = {
         "skimage": "scikit-image",
         "torch": "pytorch",
+        "PIL": "pillow",
         "yaml": "pyyaml",
         "cc3d": "connected-components-3d",
         "mpl_toolkits": "matplotlib",
