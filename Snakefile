@@ -21,7 +21,7 @@ include: "workflow/rules/split.smk"  # annotations            -> boxes that trai
 include: "workflow/rules/train.smk"  # volumes, annotations   -> model
 include: "workflow/rules/predict.smk"  # volume, model          -> prediction
 include: "workflow/rules/evaluate.smk"  # prediction, annotation -> threshold, scores
-include: "workflow/rules/segment.smk"  # prediction, threshold  -> mask and objects
+include: "workflow/rules/segment.smk"  # prediction, threshold  -> numbered objects
 include: "workflow/rules/measure.smk"  # objects, volume        -> table of objects
 include: "workflow/rules/report.smk"  # everything             -> one page
 

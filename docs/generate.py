@@ -26,7 +26,7 @@ CONFIG_INTRO = """\
 - `config.yaml` says which volumes, tasks and models to run, and with how much memory.
 - `volumes.tsv` has one row a volume, tab-separated. Leave a cell empty where there is nothing to say.
 - `tasks/<task>.yaml` is one scientific question: how it is annotated, split, learnt and scored. Copy one and edit it.
-- `examples/` holds whole configurations for real data; run one with `snakemake --directory config/examples/<name>`.
+- `examples/` holds whole configurations for real data; run one with `snakemake --directory config/examples/<name> --cores 8`.
 
 Unknown keys are refused, with the nearest known one. Lengths are in um and say so in their names.
 """
@@ -109,7 +109,9 @@ def _default(part: dict[str, Any], required: bool) -> str:
 def rule_list() -> str:
     """The rules and the first lines of their docstrings."""
     text = _snakemake("--list-rules")
-    rules = re.findall(r"^(\w+)\n    (.+)$", text, re.M)
+    rules = re.findall(r"^(\w+) \((.+)\)$", text, re.M)
+    if not rules:
+        raise SystemExit(f"no rule found in what snakemake --list-rules said:\n{text}")
     rows = ["| rule | what it makes |", "|---|---|", *(f"| `{name}` | {what} |" for name, what in rules)]
     return f"# Rules\n\n{NOTE.replace('workflow/schemas', 'workflow/rules')}\n\n" + "\n".join(rows) + "\n"
 

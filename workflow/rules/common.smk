@@ -115,6 +115,11 @@ def scored_annotations(wildcards):
     return annotation_stores(wildcards.task, TASKS[wildcards.task]["evaluate"]["against"])
 
 
+def scientific_configuration():
+    """The configuration without what a job may use of the machine; other threads need no other report."""
+    return {key: value for key, value in CONFIG.items() if key != "resources"}
+
+
 def run_files(pattern, volume=("",)):
     """The pattern filled in for every task, model and fold that runs."""
     return [

@@ -41,7 +41,7 @@ rule report:
         report=CONFIG["report"],
         regions={name: row["region"] for name, row in VOLUMES.items()},
         against={task: settings["evaluate"]["against"] for task, settings in TASKS.items()},
-        configuration={"config": CONFIG, "tasks": TASKS},
+        configuration={"config": scientific_configuration(), "tasks": TASKS},
         code=code_version("report"),
     script:
         "../../scripts/report.py"
