@@ -26,7 +26,8 @@ CONFIG_INTRO = """\
 - `config.yaml` says which volumes, tasks and models to run, and with how much memory.
 - `volumes.tsv` has one row a volume, tab-separated. Leave a cell empty where there is nothing to say.
 - `tasks/<task>.yaml` is one scientific question: how it is annotated, split, learnt and scored. Copy one and edit it.
-- `examples/` holds whole configurations for real data; run one with `snakemake --directory config/examples/<name> --cores 8`.
+- `examples/` holds whole configurations for real data; run one with
+  `snakemake --directory config/examples/<name> --cores 8`.
 
 Unknown keys are refused, with the nearest known one. Lengths are in um and say so in their names.
 """

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from voxloom import config, io, provenance, report
+from voxloom import io, provenance, report
 from voxloom.logs import log_to
 from voxloom.report_inputs import ReportInputs, Run, Task, Volume
 
@@ -52,8 +52,8 @@ with log_to(snakemake.log[0]):
                 seeds={t: s["seed"] for t, s in snakemake.params.configuration["tasks"].items()}
             ),
             benchmarks=results / "benchmarks",
-            rulegraph=Path(snakemake.input.rulegraph),
-            captions=config.read_yaml(snakemake.input.captions),
+            rulegraph=snakemake.params.page["rulegraph"],
+            captions=snakemake.params.page["captions"],
         ),
         out_directory=Path(snakemake.output.page).parent,
         open_volume=io.open_volume,

@@ -41,6 +41,21 @@ def code_version(script: str | Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def content_version(path: str | Path) -> str:
+    """A hash of a file's bytes.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    version : str
+        16 hexadecimal digits.
+    """
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+
+
 def reached_modules(script: str | Path) -> list[str]:
     """Library modules that a script imports, directly or not.
 

@@ -106,8 +106,8 @@ class ReportInputs:
         What made the results: group ("code", "versions", "hardware", "seeds") to name to value.
     benchmarks : Path, optional
         Folder of Snakemake's benchmark tables, one folder a stage.
-    rulegraph : Path, optional
-        What `snakemake --rulegraph` printed.
+    rulegraph : str
+        What `snakemake --rulegraph` printed, in dot.
     introduction : str
         Plain text under the title.
     captions : mapping of str to str
@@ -121,7 +121,7 @@ class ReportInputs:
     configuration: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     benchmarks: Path | None = None
-    rulegraph: Path | None = None
+    rulegraph: str = ""
     introduction: str = ""
     captions: Mapping[str, str] = field(default_factory=dict)
 

@@ -239,8 +239,7 @@ def _costs(material: Material) -> str:
 
 def graph(material: Material) -> str:
     """The rules and what flows between them."""
-    path = material.inputs.rulegraph
-    drawn = path.read_text(encoding="utf-8") if path is not None and path.is_file() else ""
+    drawn = material.inputs.rulegraph
     if not drawn.strip():
         return paragraph("The workflow's graph was not drawn.", kind="note")
     rules, edges = read_rulegraph(drawn)

@@ -252,8 +252,6 @@ def make_run(
             f"{time_s}\t0:01:02\t{100 * time_s}\t9\t9\t9\t0\t0\t97.1\t{time_s}\n",
             encoding="utf-8",
         )
-    rulegraph = folder / "rulegraph.dot"
-    rulegraph.write_text(RULEGRAPH, encoding="utf-8")
     inputs = ReportInputs(
         title="Phantom <demo> & friends",
         volumes=[Volume("phantom_a", folder / "volumes/phantom_a.zarr", "cortex", is_synthetic)],
@@ -262,7 +260,7 @@ def make_run(
         configuration={"config/config.yaml": {"volumes": ["/data/ada/scans/phantom_a.nrrd"], "seed": 17}},
         provenance={"commit": "0123abc", "versions": {"voxloom": "0.1.0", "numpy": "2.4.6"}, "seeds": {"axons": 17}},
         benchmarks=benchmarks,
-        rulegraph=rulegraph,
+        rulegraph=RULEGRAPH,
         introduction="Two tubes, thick and thin.",
     )
     return inputs, stores.__getitem__

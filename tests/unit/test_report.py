@@ -249,7 +249,7 @@ def test_what_is_missing_is_said_in_its_place(tmp_path):
         shutil.rmtree(run.directory)
     task = dataclasses.replace(inputs.tasks[0], truths={}, audit=None)
     bare = dataclasses.replace(
-        inputs, tasks=[task], configuration={}, provenance={}, benchmarks=None, rulegraph=None, introduction=""
+        inputs, tasks=[task], configuration={}, provenance={}, benchmarks=None, rulegraph="", introduction=""
     )
     page = build_report(bare, out_directory=tmp_path / "report", open_volume=open_volume).read_text(encoding="utf-8")
     for name, sentence in {

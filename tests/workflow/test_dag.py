@@ -42,7 +42,7 @@ def test_a_changed_distance_clip_reruns_distance_only(finished):
 
 
 def test_an_edited_report_caption_reruns_the_report_only(finished):
-    finished.edit("workflow/report/captions.yaml", "precision", "exactness")
+    finished.edit("workflow/report/captions.yaml", "Precision against", "Exactness against")
     assert finished.planned() == {"report": 1}
 
 
@@ -57,7 +57,7 @@ def test_an_edited_library_function_reruns_what_reaches_it_and_no_more(finished)
 
 
 def test_an_edited_algorithm_reruns_its_stage(finished):
-    finished.edit("src/voxloom/inference.py", "\n\ndef ", "\n\nADDED = 1\n\n\ndef ")
+    finished.edit("src/voxloom/predictor.py", "\n\ndef ", "\n\nADDED = 1\n\n\ndef ")
     planned = finished.planned()
     assert planned["predict"] == TASKS * MODELS * VOLUMES
     assert planned["train"] == TASKS * MODELS  # validation during training predicts too

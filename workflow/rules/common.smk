@@ -115,6 +115,15 @@ def scored_annotations(wildcards):
     return annotation_stores(wildcards.task, TASKS[wildcards.task]["evaluate"]["against"])
 
 
+def page_of_report():
+    """What the page is made of beside the results; as contents, so that another folder reruns nothing."""
+    return {
+        "captions": checked.read_yaml(ROOT / "workflow" / "report" / "captions.yaml"),
+        "rulegraph": (ROOT / "workflow" / "report" / "rulegraph.dot").read_text(),
+        "template": provenance.content_version(ROOT / "src" / "voxloom" / "report_template.html"),
+    }
+
+
 def scientific_configuration():
     """The configuration without what a job may use of the machine; other threads need no other report."""
     return {key: value for key, value in CONFIG.items() if key != "resources"}

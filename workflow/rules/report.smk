@@ -16,9 +16,6 @@ rule report:
             "results/measurements/{task}/{model}/{fold}/{volume}.summary.csv",
             volume=VOLUMES,
         ),
-        rulegraph=workflow.source_path("../report/rulegraph.dot"),
-        captions=workflow.source_path("../report/captions.yaml"),
-        template=workflow.source_path("../../src/voxloom/report_template.html"),
     output:
         page=report(
             "results/report/index.html",
@@ -39,6 +36,7 @@ rule report:
         mem_mb=memory_mib,
     params:
         report=CONFIG["report"],
+        page=page_of_report(),
         regions={name: row["region"] for name, row in VOLUMES.items()},
         against={task: settings["evaluate"]["against"] for task, settings in TASKS.items()},
         configuration={"config": scientific_configuration(), "tasks": TASKS},
