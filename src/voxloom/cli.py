@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -141,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     convert.add_argument("--slices", type=int, metavar="N", help="refuse a file that hasn't exactly N slices (Z)")
     convert.add_argument(
-        "--memory-mib", type=float, default=1024, metavar="MIB", help="memory that may be used (default: %(default)s)"
+        "--memory-mib", type=_finite, default=1024, metavar="MIB", help="memory that may be used (default: %(default)s)"
     )
     convert.set_defaults(run=_convert)
 
@@ -150,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("truth", metavar="TRUTH")
     score.add_argument(
         "--threshold",
-        type=float,
+        type=_finite,
         metavar="VALUE",
         help="scores from here on are foreground, in the file's own numbers (default: half of the range)",
     )
@@ -186,6 +187,13 @@ class _VoxelSize(argparse.Action):
             given = " ".join(map(str, values))
             parser.error(f"--voxel-size-um takes one positive number, or three: Z Y X; got {given}")
         setattr(namespace, self.dest, tuple(sizes))
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a finite number, got {text}")
+    return value
 
 
 def _info(arguments: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ import copy
 import csv
 import difflib
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +72,8 @@ def read_yaml(path: str | Path) -> Any:
             return yaml.load(file, Loader=_UniqueKeyLoader)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file{_nearest_file(path)}") from None
+    except (UnicodeDecodeError, IsADirectoryError) as error:
+        raise ConfigError(f"{path}: {_not_text(error)}") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise ConfigError(
@@ -105,7 +108,8 @@ def check(document: Any, schema: dict[str, Any], *, name: str | Path) -> Any:
         Naming every problem: file, key, value, what was expected, and the mend.
     """
     complete = _with_defaults(copy.deepcopy(document if document is not None else {}), schema, schema)
-    problems = [f"{name}: {text}" for text in _problems(complete, schema)]
+    problems = [f"{name}: {text}" for text in _unusable(complete)]
+    problems = problems or [f"{name}: {text}" for text in _problems(complete, schema)]
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise ConfigError(f"{count} in the configuration:\n" + "\n".join(f"  - {p}" for p in problems))
@@ -176,6 +180,8 @@ def read_volumes(path: str | Path, schema: dict[str, Any]) -> dict[str, dict[str
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such table of volumes{_nearest_file(path)}") from None
+    except (UnicodeDecodeError, IsADirectoryError) as error:
+        raise ConfigError(f"{path}: {_not_text(error)}") from None
     numbered = [(n, line) for n, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
     if not numbered:
         raise ConfigError(f"{path} is empty; its first line names the columns: volume, path, ...")
@@ -209,6 +215,12 @@ def read_volumes(path: str | Path, schema: dict[str, Any]) -> dict[str, dict[str
     if not volumes:
         raise ConfigError(f"{path}: no volume below the header line")
     return volumes
+
+
+def _not_text(error: Exception) -> str:
+    if isinstance(error, IsADirectoryError):
+        return "is a folder; a file was expected"
+    return "is not UTF-8 text; save it as UTF-8 (in a spreadsheet: as text, tab-separated, UTF-8)"
 
 
 def _number(text: str, kind: type, *, where: str, column: str) -> Any:
@@ -245,6 +257,21 @@ def _resolved(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
             target = target[part]
         schema = {**target, **{k: v for k, v in schema.items() if k != "$ref"}}
     return schema
+
+
+def _unusable(value: Any, key: str = "") -> Iterator[str]:
+    """Keys that YAML doesn't read as text, and numbers that aren't any."""
+    if isinstance(value, dict):
+        for name, part in value.items():
+            if not isinstance(name, str):
+                where = f"{key}{'.' if key else ''}{name}"
+                yield f"{where} is not text; put the key in quotes (YAML takes yes and no for true and false)"
+            yield from _unusable(part, f"{key}{'.' if key else ''}{name}")
+    elif isinstance(value, list):
+        for number, part in enumerate(value):
+            yield from _unusable(part, f"{key}[{number}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{key} is {value}; expected a finite number"
 
 
 def _problems(document: Any, schema: dict[str, Any]) -> Iterator[str]:

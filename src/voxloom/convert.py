@@ -110,8 +110,15 @@ def convert(
 
 
 def _check_target(source: Source, out_path: Path) -> None:
-    if out_path.resolve() == source.path.resolve():
+    target = out_path.resolve()
+    if target == source.path.resolve():
         raise FormatError(f"{out_path} can't be converted onto itself; name another file")
+    for held in (source.path, *source_files(source)):
+        place = held.resolve()
+        if target == place or target in place.parents or (source.path.is_dir() and place in target.parents):
+            raise FormatError(
+                f"writing {out_path} would overwrite {held}, which holds voxels of {source.path}; name another file"
+            )
     if out_path.is_dir() and any(out_path.iterdir()) and not is_zarr(out_path):
         raise FormatError(f"{out_path} is a folder that holds no Zarr store, so it isn't replaced; name another")
 

@@ -40,10 +40,7 @@ def annotators(volumes: Table) -> list[str]:
 
 def number_of_folds(task: dict[str, Any]) -> int:
     """How many train/validation/test assignments a task has."""
-    split = task["split"]
-    if split["by"] == "box":
-        return 1 + max((box["fold"] for box in split["boxes"]), default=0)
-    return int(split["folds"])
+    return int(task["split"]["folds"])
 
 
 def raw_files(path: str) -> list[str]:
@@ -137,6 +134,9 @@ def _task_problems(task: dict[str, Any], volumes: Table) -> Iterator[str]:
             yield f"split.boxes names the volume {box['volume']!r}, which volumes.tsv lacks{near}"
     if task["split"]["by"] == "box" and not task["split"]["boxes"]:
         yield "split.by is box, but split.boxes is empty; list a test box at least"
+    folds = 1 + max((box["fold"] for box in task["split"]["boxes"]), default=0)
+    if task["split"]["by"] == "box" and task["split"]["folds"] != folds:
+        yield f"split.folds is {task['split']['folds']}, but split.boxes names {folds}; write folds: {folds}"
     if task["split"]["by"] != "box" and task["split"]["boxes"]:
         yield f"split.boxes is only read where split.by is box, it is {task['split']['by']}; change one of them"
     for name, model in task["models"].items():

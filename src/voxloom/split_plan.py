@@ -121,9 +121,13 @@ def _blocks_of(volume: SplitVolume, settings: SplitSettings) -> list[Box]:
     if settings.by in ("volume", "region"):
         return [boxes.whole(volume.shape)]
     edges = [
-        None if um is None else max(1.0, um / spacing)
-        for um, spacing in zip(settings.block_um, volume.spacing_um, strict=True)
+        None if um is None else um / spacing for um, spacing in zip(settings.block_um, volume.spacing_um, strict=True)
     ]
+    if any(edge is not None and edge < 1 for edge in edges):
+        raise SplitError(
+            f"split.block_um is {list(settings.block_um)}, less than one voxel of {volume.name}; "
+            "give edges of many voxels, such as [20, null, null]"
+        )
     return boxes.cut(volume.shape, edges)
 
 

@@ -17,8 +17,8 @@ def schema(name):
 TASK = {"annotate": {"recipe": [{"threshold": {"below": 60}}]}, "models": {"m": {"optimiser": {"learning_rate": 0.1}}}}
 
 
-def check_task(**changes):
-    return config.check({**TASK, **changes}, schema("task"), name="config/tasks/t.yaml")
+def check_task(changes=(), **more):
+    return config.check({**TASK, **dict(changes), **more}, schema("task"), name="config/tasks/t.yaml")
 
 
 def test_defaults_are_filled_in_at_every_depth():
@@ -51,12 +51,14 @@ def test_the_order_of_keys_changes_nothing():
         ({"annotate": {}}, r"annotate.recipe is missing: Steps in order"),
         ({"annotate": {"recipe": [{"treshold": {"above": 1}}]}}, r"recipe\[0\].treshold is not a key; did you mean"),
         ({"annotate": {"recipe": [{"remove_small_objects": {}}]}}, r"give one of min_size_voxels, min_size_um3"),
+        ({"distance": {"clip_um": float("inf")}}, r"distance.clip_um is inf; expected a finite number"),
+        ({False: 1}, r"False is not text; put the key in quotes"),
         ({"models": {"m": {"optimiser": {}}}}, r"models.m.optimiser.learning_rate is missing"),
     ],
 )
 def test_messages_name_file_key_value_and_mend(changes, message):
     with pytest.raises(ConfigError, match=message):
-        check_task(**changes)
+        check_task(changes)
 
 
 def test_all_problems_are_told_at_once():

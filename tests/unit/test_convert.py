@@ -209,3 +209,12 @@ def test_the_real_cube_goes_out_as_nrrd_and_comes_back(shared_data, tmp_path):
     np.testing.assert_array_equal(read_array(back), io.open_volume(tmp_path / "c.zarr")[...])
     first = tifffile.imread(cube / "test_cube2_0000.tif")  # x = 0: rows Y, columns Z
     np.testing.assert_array_equal(read_array(back)[:, :, 0], first.T)
+
+
+def test_no_file_of_the_input_is_overwritten(tmp_path):
+    header = "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 2 2 2\nencoding: raw\nspacings: 1 1 1\ndata file: data.nrrd\n"
+    (tmp_path / "a.nhdr").write_text(header)
+    (tmp_path / "data.nrrd").write_bytes(bytes(range(8)))
+    with pytest.raises(FormatError, match="would overwrite .*data.nrrd, which holds voxels of"):
+        convert_file(tmp_path / "a.nhdr", tmp_path / "data.nrrd", memory_mib=512)
+    assert (tmp_path / "data.nrrd").read_bytes() == bytes(range(8))

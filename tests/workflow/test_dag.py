@@ -101,6 +101,7 @@ def test_new_file_times_rerun_nothing(finished):
 @pytest.mark.parametrize(
     ("name", "old", "new", "message"),
     [
+        ("config/config.yaml", "  threads: 1", "  threads: 1\n  threads: 2", "the key 'threads' stands twice"),
         ("config/config.yaml", "tasks:", "taks:", "taks is not a key; did you mean 'tasks'?"),
         ("config/config.yaml", "axons: [as-published", "axons: [as-publishd", "did you mean 'as-published'?"),
         (

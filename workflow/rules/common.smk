@@ -20,6 +20,8 @@ def schema(name):
 
 
 try:
+    for path in workflow.configfiles:  # Snakemake's own reader takes the last of two equal keys without a word
+        checked.read_yaml(path)
     CONFIG = checked.check(config, schema("config"), name="config/config.yaml")
     VOLUMES = checked.read_volumes(CONFIG["volumes"], schema("volumes"))
     TASKS = checked.read_tasks(CONFIG["tasks"], folder=CONFIG["task_folder"], schema=schema("task"))
