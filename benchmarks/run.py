@@ -21,12 +21,12 @@ LIMIT_MIB = 4096
 RUNS = {
     "convert": ["convert_memory.py"],
     "annotate, distance": ["annotate_memory.py"],
-    "predict": ["predict_memory.py", "--slices", "128"],
+    "predict": ["predict_memory.py", "--slices", "64"],
     "predict, scaled slices": ["predict_memory.py", "--size", "96", "96"],
     "evaluate": ["evaluate_memory.py"],
 }
 NOTES = {
-    "predict": "native resolution, 128 slices of 1024 × 1024; the depth of a slab, not of the volume, decides the peak",
+    "predict": "native resolution, 64 slices of 1024 × 1024; the depth of a slab, not of the volume, decides the peak",
     "predict, scaled slices": "all 1024 slices, scaled to 96 × 96",
 }
 INTRODUCTION = """\
