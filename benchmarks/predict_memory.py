@@ -25,7 +25,14 @@ GEOMETRY = Geometry(spacing_um=(1.17, 1.17, 1.17))
 
 def settings(size: list[int] | None) -> dict:
     return {
-        "network": {"name": "unet", "dimensions": 2, "widths": [32, 64, 128], "slices": 1, "batch_norm": True},
+        "network": {
+            "name": "unet",
+            "dimensions": 2,
+            "widths": [32, 64, 128],
+            "slices": 1,
+            "slice_step": 1,
+            "batch_norm": True,
+        },
         "input": {"size": size, "patch_voxels": [1, 128, 128], "normalise": "zscore"},
         "normalisation": {"name": "zscore", "mean": 128.0, "deviation": 50.0, "dtype": "uint8"},
         "precision": "auto",

@@ -62,7 +62,8 @@ def run(name: str, command: list[str]) -> list[dict[str, object]]:
     )
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stdout}{done.stderr}")
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    lines = [line for line in said if line["stage"] != "generate"]
     for line in lines:
         print(f"  {line}", flush=True)
     return [{**line, "name": name if len(lines) == 1 else line["stage"], "hardware": hardware()} for line in lines]

@@ -36,9 +36,9 @@ def test_a_changed_recipe_step_reruns_annotate_and_what_follows_for_that_task(fi
     }
 
 
-def test_a_changed_distance_clip_reruns_distance_only(finished):
+def test_a_changed_distance_clip_reruns_distance_and_the_report_that_prints_it(finished):
     finished.edit("config/tasks/axons.yaml", "clip_um: 10.0", "clip_um: 12.0")
-    assert finished.planned() == {"distance": VOLUMES}
+    assert finished.planned() == {"distance": VOLUMES, "report": 1}
 
 
 def test_an_edited_report_caption_reruns_the_report_only(finished):
