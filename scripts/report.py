@@ -22,7 +22,9 @@ with log_to(snakemake.log[0]):
                 who: {path.stem: path for path in map(Path, snakemake.input.annotations) if io.is_of(path, who, task)}
                 for who in against
             },
-            annotation_figures={path.stem: path for path in sorted((results / "annotations" / task).glob("*.png"))},
+            annotation_figures={
+                name: results / "annotations" / task / f"{name}.png" for name in snakemake.params.drawn
+            },
         )
         for task, against in snakemake.params.against.items()
     ]

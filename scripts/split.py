@@ -17,7 +17,7 @@ with log_to(snakemake.log[0]):
     ]
     reaches = [
         networks.native_reach(settings, image.shape[-2:])
-        for settings in snakemake.params.networks.values()
+        for settings in snakemake.params.networks
         for image in images.values()
     ]
     given = dict(snakemake.params.split)

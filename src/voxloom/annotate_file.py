@@ -125,7 +125,14 @@ def _check_grid(source: Source, shape: tuple[int, ...], geometry: Geometry) -> N
     if theirs is None:
         LOGGER.info("%s states no voxel size; it is taken to be the volume's, as the shapes are equal", source.path)
         return
-    if any(abs(a - b) > SPACING_TOLERANCE * b for a, b in zip(theirs.spacing_um, geometry.spacing_um, strict=True)):
+    ratios = np.divide(theirs.spacing_um, geometry.spacing_um)
+    # a file without a unit was read as millimetres; the volume's unit may have been said elsewhere
+    is_other_unit = not source.unit_stated and any(
+        np.allclose(ratios, factor, rtol=SPACING_TOLERANCE) for factor in (1e3, 1e-3)
+    )
+    if is_other_unit:
+        LOGGER.info("%s states no unit; its voxel size is taken to be in the volume's", source.path)
+    elif any(abs(a - b) > SPACING_TOLERANCE * b for a, b in zip(theirs.spacing_um, geometry.spacing_um, strict=True)):
         raise VolumeError(
             f"{source.path} has voxels of {_numbers(theirs.spacing_um)} um (Z, Y, X), the volume has voxels of "
             f"{_numbers(geometry.spacing_um)} um; correct the file's voxel size or its unit, or give the volume's in "

@@ -420,7 +420,8 @@ def bootstrap_intervals(
         counts = confusion(resampled, level=at)
         values["average_precision"].append(average_precision(resampled))
         for name in ("f1", "iou", "dice"):
-            values[name].append(getattr(counts, name))
+            # a resample without foreground says nothing of how well foreground is found
+            values[name].append(np.where(resampled[:, 1].any(axis=1), getattr(counts, name), np.nan))
     return {name: _percentiles(np.concatenate(parts)) for name, parts in values.items()}
 
 

@@ -54,11 +54,14 @@ def raw_files(path: str) -> list[str]:
     Returns
     -------
     files : list of str
-        What must be there, or was found; a detached NRRD header brings no data files of its own.
+        What must be there, or was found; of a folder of slices its files. A detached NRRD header brings no data
+        files of its own.
     """
     path = path.split("::")[0]
     if any(sign in path for sign in "*?["):
         return sorted(glob.glob(path))
+    if Path(path).is_dir() and not any((Path(path) / name).exists() for name in ("zarr.json", ".zarray", ".zgroup")):
+        return sorted(str(file) for file in Path(path).iterdir() if file.is_file() and not file.name.startswith("."))
     return [path]
 
 

@@ -117,6 +117,28 @@ class Sampler:
         self._scan()
         self._set_epoch()
 
+    def refuse_reads_across_the_gap(self) -> None:
+        """Refuse samples so large that they would reach across the gap into boxes that test.
+
+        Labels outside a box are never seen, but grey values there would move batch statistics and augmentation.
+
+        Raises
+        ------
+        SplitError
+            Naming both sizes.
+        """
+        reach = networks.native_reach(self.settings, self.parts[0].shape[1:])
+        for part in self.parts:
+            for box in part.boxes:
+                read = (1, *part.shape[1:]) if self.whole_slices else self.patch
+                for axis in range(3):
+                    # what is kept from the other parts is the receptive field at least
+                    if box.shape[axis] < part.shape[axis] and read[axis] > box.shape[axis] + reach[axis]:
+                        raise SplitError(
+                            f"a training box of {part.name} has {box.shape} voxels, samples have {tuple(read)}: "
+                            "they would reach into boxes that test; use a smaller patch_voxels or a larger block_um"
+                        )
+
     def _hold(self, memory_mib: float) -> None:
         """Read what training needs into memory if it fits."""
         for part in self.parts:

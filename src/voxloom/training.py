@@ -142,6 +142,7 @@ def train(
     schedule = _named(SCHEDULES, "schedule", settings["schedule"]["name"])
     with devices.reproducible(threads=threads):
         sampler = Sampler(volumes, boxes=boxes, settings=settings, seed=seed, memory_mib=0.5 * memory_mib)
+        sampler.refuse_reads_across_the_gap()
         validation = Validation(volumes, boxes=boxes, settings=settings)
         _check_validation(validation, settings)
         spacing_um = _spacing(volumes, sampler)

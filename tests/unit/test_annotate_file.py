@@ -118,9 +118,14 @@ def test_a_cropped_segmentation_is_refused_with_both_shapes():
 def test_another_voxel_size_is_refused_with_both_sizes():
     close = Geometry(spacing_um=(2.01, 1.0, 1.0))
     _imported(_sparse(), geometry=close)
-    millimetres = Geometry(spacing_um=(2000.0, 1000.0, 1000.0))
-    with pytest.raises(VolumeError, match=r"voxels of \(2000, 1000, 1000\) um .* voxels of \(2, 1, 1\) um"):
-        _imported(_sparse(), geometry=millimetres)
+    larger = Geometry(spacing_um=(4.0, 2.0, 2.0))
+    with pytest.raises(VolumeError, match=r"voxels of \(4, 2, 2\) um .* voxels of \(2, 1, 1\) um"):
+        _imported(_sparse(), geometry=larger)
+
+
+def test_a_file_without_a_unit_is_taken_in_the_volume_s():
+    read_as_millimetres = Geometry(spacing_um=(2000.0, 1000.0, 1000.0))
+    _imported(_sparse(), geometry=read_as_millimetres)
     _imported(_sparse(), geometry=None)
 
 

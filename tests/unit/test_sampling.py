@@ -255,3 +255,12 @@ def test_training_without_foreground_is_refused():
 def test_a_split_without_training_boxes_is_refused():
     with pytest.raises(SplitError, match="no training box"):
         sampler(boxes=[PartBox("a", "test", (0, 0, 0), (1, 1, 1))])
+
+
+def test_samples_that_would_reach_across_the_gap_are_refused():
+    codes = np.zeros(SHAPE, dtype=np.uint8)
+    codes[:, 10:20, :4] = 1
+    narrow = [PartBox("a", "train", (0, 0, 0), (SHAPE[0], SHAPE[1], 4))]
+    made = sampler({"a": volume(codes)}, boxes=narrow)
+    with pytest.raises(SplitError, match="samples have .* use a smaller patch_voxels"):
+        made.refuse_reads_across_the_gap()

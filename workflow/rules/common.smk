@@ -87,8 +87,12 @@ def annotation_settings(wildcards):
 
 def split_networks(wildcards):
     """What decides how far the task's networks see; nothing else of a model moves the split."""
-    models = TASKS[wildcards.task]["models"]
-    return {name: {"network": model["network"], "input": model["input"]} for name, model in models.items()}
+    seen = []
+    for model in TASKS[wildcards.task]["models"].values():
+        network = {key: model["network"][key] for key in ("name", "dimensions", "widths", "slices", "slice_step")}
+        reach = {"network": network, "input": {"size": model["input"]["size"]}}
+        seen += [reach] if reach not in seen else []
+    return sorted(seen, key=str)
 
 
 def annotation_store(task, volume, name):

@@ -38,6 +38,7 @@ rule report:
         report=CONFIG["report"],
         page=page_of_report(),
         regions={name: row["region"] for name, row in VOLUMES.items()},
+        drawn=[name for name, row in VOLUMES.items() if "annotation" not in row],
         against={task: settings["evaluate"]["against"] for task, settings in TASKS.items()},
         configuration={"config": scientific_configuration(), "tasks": TASKS},
         code=code_version("report"),
