@@ -224,6 +224,7 @@ def _costs(material: Material) -> str:
     jobs = report_run.read_benchmarks(folder) if folder is not None and folder.is_dir() else None
     if jobs is None or jobs.empty:
         return paragraph("Snakemake's benchmarks of this run are not there.", kind="note")
+    jobs = report_run.without_former_models(jobs, {(run.task, run.model) for run in material.inputs.runs})
     stages = report_run.stage_costs(jobs)
     shown = material.draw(
         report_run.cost_figure(stages),

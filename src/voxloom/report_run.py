@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
@@ -21,6 +22,8 @@ PART_COLOURS = {
 }
 HATCHES = {"gap": "///", "excluded": "..."}
 AXES = ("z", "y", "x")
+TASK_STAGES = ("annotate", "annotate_import", "distance", "split")
+MODEL_STAGES = ("train", "predict", "segment", "measure", "evaluate")
 SPLIT_COLUMNS = (
     "fold", "volume", "part", "z_from", "z_to", "y_from", "y_to", "x_from", "x_to", "voxels", "annotated_voxels",
     "foreground_voxels",
@@ -177,6 +180,29 @@ def read_benchmarks(directory: Path) -> pd.DataFrame:
         job = "/".join(inside.with_suffix("").parts[1:]) or inside.stem
         rows.append((stage, job, numbers["s"].mean(), numbers["max_rss"].max(), numbers["cpu_time"].mean()))
     return pd.DataFrame(rows, columns=["stage", "job", "time_s", "memory_mib", "cpu_s"])
+
+
+def without_former_models(jobs: pd.DataFrame, models: Collection[tuple[str, str]]) -> pd.DataFrame:
+    """The jobs without those of models that the configuration no longer holds.
+
+    Parameters
+    ----------
+    jobs : DataFrame
+        As `read_benchmarks` returns them.
+    models : collection of (str, str)
+        Task and model of every run.
+
+    Returns
+    -------
+    jobs : DataFrame
+    """
+    tasks = {task for task, _ in models}
+    parts = jobs["job"].str.split("/")
+    is_former = [
+        (stage in MODEL_STAGES and tuple(part[:2]) not in models) or (stage in TASK_STAGES and part[0] not in tasks)
+        for stage, part in zip(jobs["stage"], parts, strict=True)
+    ]
+    return jobs[~np.array(is_former, dtype=bool)].reset_index(drop=True)
 
 
 def stage_costs(jobs: pd.DataFrame) -> pd.DataFrame:

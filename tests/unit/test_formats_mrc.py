@@ -56,6 +56,15 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path):
         open_source(path)
 
 
+def test_an_extended_header_longer_than_the_file_is_refused(tmp_path):
+    path = write(tmp_path / "a.mrc")
+    raw = bytearray(path.read_bytes())
+    raw[92:96] = np.array([2**31 - 1], "<i4").tobytes()
+    path.write_bytes(raw)
+    with pytest.raises(FormatError, match=r"a\.mrc is not a whole MRC file \(its extended header has 2147483647 bytes"):
+        open_source(path)
+
+
 def test_what_we_write_passes_mrcfiles_own_validation(tmp_path, capsys):
     write_volume(tmp_path / "out.mrc", open_source(write(tmp_path / "a.mrc")), slices=2)
     assert mrcfile.validate(tmp_path / "out.mrc"), capsys.readouterr().out

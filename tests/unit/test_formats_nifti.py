@@ -1,5 +1,6 @@
 """NIfTI: x first, right-anterior-superior, millimetres or what it states."""
 
+import gzip
 from dataclasses import replace
 
 import nibabel
@@ -35,6 +36,20 @@ def test_no_unit_is_millimetres_and_said(tmp_path):
     source = open_source(write(tmp_path / "a.nii", unit="unknown"))
     assert not source.unit_stated
     assert source.geometry.spacing_um == (2000.0, 500.0, 250.0)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_voxel_size_of_zero_is_none(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    image = nibabel.Nifti1Image(RAMP, None)
+    nibabel.save(image, path)
+    opened = gzip.open if suffix == ".nii.gz" else open
+    with opened(path, "rb") as file:
+        raw = bytearray(file.read())
+    raw[80:92] = np.zeros(3, "<f4").tobytes()  # pixdim of X, Y, Z
+    with opened(path, "wb") as file:
+        file.write(raw)
+    assert open_source(path).geometry is None
 
 
 def test_an_oblique_affine_becomes_directions(tmp_path):

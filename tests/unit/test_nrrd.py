@@ -174,8 +174,10 @@ def test_padding_between_members_is_skipped_even_before_rubbish(tmp_path):
     np.testing.assert_array_equal(read(write(tmp_path / "a.nrrd", data, encoding="gzip")), VOLUME)
 
 
-def test_more_compressed_values_than_sizes_say_are_told(tmp_path, caplog):
-    path = write(tmp_path / "a.nrrd", gzip.compress(bytes(range(30))), encoding="gzip")
+@pytest.mark.parametrize("encoding", ["raw", "gzip"])
+def test_more_values_than_sizes_say_are_told(tmp_path, caplog, encoding):
+    more = bytes(range(30))
+    path = write(tmp_path / "a.nrrd", gzip.compress(more) if encoding == "gzip" else more, encoding=encoding)
     with caplog.at_level(logging.WARNING, logger="voxloom"):
         np.testing.assert_array_equal(read(path), VOLUME)
     assert "holds more values than its sizes say" in caplog.text

@@ -6,7 +6,7 @@ from unit.report_tables import curve, make_run, prediction, tubes
 from voxloom import report_scores
 from voxloom.errors import FormatError
 from voxloom.report_curves import pool_folds
-from voxloom.report_run import map_plane, read_benchmarks, split_summary, stage_costs
+from voxloom.report_run import map_plane, read_benchmarks, split_summary, stage_costs, without_former_models
 from voxloom.report_training import calibration_error, pool_bins
 
 
@@ -141,6 +141,14 @@ def test_benchmarks_are_told_apart_by_stage(tmp_path):
     assert stages.stage.tolist() == ["train", "convert"]
     assert stages.time_s.tolist() == [62.0, 1.5]
     assert stages.peak_memory_mib.tolist() == [6200.0, 150.0]
+
+
+def test_costs_leave_out_models_that_are_no_longer_configured():
+    kept = [("train", "axons/best/0"), ("split", "axons"), ("convert", "a"), ("annotate", "axons/a")]
+    former = [("train", "axons/old/0"), ("predict", "cells/best/0/a"), ("split", "cells"), ("annotate", "cells/a")]
+    jobs = pd.DataFrame(kept + former, columns=["stage", "job"])
+    left = without_former_models(jobs, {("axons", "best")})
+    assert list(left.itertuples(index=False, name=None)) == kept
 
 
 def test_a_benchmark_too_short_to_measure_is_not_zero(tmp_path):

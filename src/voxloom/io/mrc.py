@@ -18,6 +18,7 @@ from voxloom.io.source import Source
 from voxloom.volume import Geometry
 
 ANGSTROM_UM = 1e-4
+HEADER_BYTES = 1024
 WRITTEN_AS = {name: name for name in ("int8", "int16", "uint16", "float16", "float32")} | {"uint8": "uint16"}
 """Type in the file of each type of voxel that MRC can hold."""
 
@@ -104,6 +105,7 @@ def _opened_file(path: Path) -> Iterator[Any]:
     import mrcfile
 
     try:
+        _check_extended_header(path)
         with python_warnings.catch_warnings():
             python_warnings.simplefilter("ignore", RuntimeWarning)  # odd header fields that don't touch the voxels
             file = mrcfile.mmap(path, mode="r", permissive=False)
@@ -113,6 +115,17 @@ def _opened_file(path: Path) -> Iterator[Any]:
         ) from None
     with file:
         yield file
+
+
+def _check_extended_header(path: Path) -> None:
+    """Refuse an extended header that reaches past the file's end, before the reader makes room for it."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        head = file.read(HEADER_BYTES)
+    order = ">" if head[212:213] == b"\x11" else "<"
+    (extended,) = struct.unpack(f"{order}i", head[92:96]) if len(head) == HEADER_BYTES else (0,)
+    if not 0 <= extended <= size - HEADER_BYTES:
+        raise ValueError(f"its extended header has {extended} bytes, the file {size}")
 
 
 def _imod_unsigned(header: Any) -> bool:
@@ -157,7 +170,7 @@ def write_mrc(path: Path, source: Source, *, slices: int) -> None:
                 z, y, x = (size / a for size in source.geometry.spacing_um)
                 file.voxel_size = (x, y, z)
                 file.header.origin = tuple(at / a for at in reversed(source.geometry.origin_um))
-            start, order = 1024 + int(file.header.nsymbt), dtype.newbyteorder("<")
+            start, order = HEADER_BYTES + int(file.header.nsymbt), dtype.newbyteorder("<")
         lowest, highest, total, squares = np.inf, -np.inf, 0.0, 0.0
         with open(temporary, "r+b") as raw:
             for index, values in source.read_blocks(slices):

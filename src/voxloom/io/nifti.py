@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import logging
 import zlib
@@ -95,7 +96,7 @@ def open_nifti(path: Path) -> Source:
         axes=kept_axes,
         opened=opened,
         facts={"encoding": "gzip" if path.suffix == ".gz" else "raw", "unit": unit},
-        geometry=_geometry(image.affine, factor or MM_UM),
+        geometry=_geometry(image.affine, factor or MM_UM) if _states_size(path, header) else None,
         unit_stated=factor is not None,
         header={
             "description": _text(header["descrip"]),
@@ -146,6 +147,16 @@ def _without_its_remarks() -> Iterator[None]:
 
 def _text(value: Any) -> str:
     return bytes(value.item()).decode("ascii", errors="replace").strip("\0 ")
+
+
+def _states_size(path: Path, header: Any) -> bool:
+    """Whether the file has voxel sizes of its own; nibabel takes 1 for those that are 0."""
+    if int(header["sform_code"]):
+        return True
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rb") as file:
+        stored = type(header)(file.read(header.sizeof_hdr), check=False)
+    return bool(np.all(stored["pixdim"][1:4] != 0))
 
 
 def _geometry(affine: Any, factor: float) -> Geometry | None:

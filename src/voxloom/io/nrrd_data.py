@@ -228,11 +228,9 @@ class _ByteValues(_FileValues):
         return 0 if left else int(self._stream.readinto(view))
 
     def _finish(self) -> None:
-        if self.header.encoding not in ("gzip", "bzip2"):
-            return
         buffer = memoryview(bytearray(1 << 16))
         more = 0
-        while more < STEP_BYTES and (count := self._read_into(buffer)):  # to the checksum that ends the data
+        while more < STEP_BYTES and (count := self._read_into(buffer)):  # to the checksum that ends compressed data
             more += count
         if more:
             LOGGER.warning("%s: the file holds more values than its sizes say; they are ignored", self.path)
