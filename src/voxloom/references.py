@@ -151,6 +151,8 @@ def _model_problems(model: dict[str, Any], known: list[str]) -> Iterator[str]:
     for name in model["learn_from"]:
         if name not in known:
             yield f"learn_from names {name!r}; volumes.tsv has no column annotation_{name}{_near(name, known)}"
+    if model["loss"]["terms"] and model["loss"]["name"] != "bce":
+        yield f"loss.name is {model['loss']['name']!r} and loss.terms is given too; add it to terms and remove name"
     if network["slices"] % 2 == 0:
         yield f"network.slices is {network['slices']}; use an odd number, the middle slice is predicted"
     if network["dimensions"] == 3 and network["slices"] > 1:

@@ -137,7 +137,7 @@ def train(
     """
     where = devices.choose_device(device)
     dtype = devices.choose_precision(settings["precision"], where)
-    loss_function = losses.named(settings["loss"]["name"])
+    loss_function = losses.chosen(settings["loss"], target="mask")
     optimiser_class = _named(OPTIMISERS, "optimiser", settings["optimiser"]["name"])
     schedule = _named(SCHEDULES, "schedule", settings["schedule"]["name"])
     with devices.reproducible(threads=threads):

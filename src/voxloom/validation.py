@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from voxloom import metrics
 from voxloom.blocks import grid
@@ -75,7 +76,8 @@ class Validation:
     def __init__(
         self, volumes: Mapping[str, TrainingVolume], *, boxes: Sequence[PartBox], settings: Mapping[str, Any]
     ) -> None:
-        edges = (1, None, None) if settings["network"]["dimensions"] == 2 else (BLOCK, BLOCK, BLOCK)
+        self.dimensions = settings["network"]["dimensions"]
+        edges = (1, None, None) if self.dimensions == 2 else (BLOCK, BLOCK, BLOCK)
         self.annotated_voxels = self.foreground_voxels = 0
         pieces: list[_Piece] = []
         for part in labelled_volumes(volumes, boxes, part="validation"):
@@ -114,8 +116,8 @@ class Validation:
             probability = np.empty(shape, dtype=np.float32)
             predictor.region(piece.part.volume.image, piece.start, piece.stop, probability)
             mask, ignore = split_annotation(piece.part.codes(piece.start, [int(n) for n in shape]))
-            logits = torch.logit(torch.from_numpy(probability), eps=1e-6)
-            counted = loss.sums(logits, torch.from_numpy(mask), torch.from_numpy(ignore), positive_weight)
+            predicted, target, ignored = (_as_batch(array, self.dimensions) for array in (probability, mask, ignore))
+            counted = loss.sums(torch.logit(predicted, eps=1e-6), target, ignored, positive_weight)
             sums = sums + counted.double().numpy()
             histogram += metrics.joint_histogram(np.rint(probability * 255).astype(np.uint8), mask, ignore=ignore)
         if not histogram.sum():
@@ -125,6 +127,12 @@ class Validation:
             return Scores(value, math.nan, math.nan)
         _, f1 = metrics.best_threshold(histogram, metric="f1")
         return Scores(value, float(metrics.average_precision(histogram)), float(f1))
+
+
+def _as_batch(box: NDArray[Any], dimensions: int) -> Tensor:
+    """A box as (N, C, [Z,] Y, X), for losses that look at shapes: slices are samples in 2-D."""
+    batch = torch.from_numpy(box)
+    return batch[:, None] if dimensions == 2 else batch[None, None]
 
 
 def _append(pieces: list[_Piece], part: LabelledVolume, codes: NDArray[np.uint8], start: Sequence[int]) -> None:

@@ -52,6 +52,10 @@ def test_the_order_of_keys_changes_nothing():
         ({"annotate": {"recipe": [{"treshold": {"above": 1}}]}}, r"recipe\[0\].treshold is not a key; did you mean"),
         ({"annotate": {"recipe": [{"remove_small_objects": {}}]}}, r"give one of min_size_voxels, min_size_um3"),
         ({"distance": {"clip_um": float("inf")}}, r"distance.clip_um is inf; expected a finite number"),
+        (
+            {"models": {"m": {"optimiser": {"learning_rate": 1}, "loss": {"terms": {"mse": 1}}}}},
+            r"models.m.loss.terms.mse is not a key; known: bce, cldice, dice",
+        ),
         ({False: 1}, r"False is not text; put the key in quotes"),
         ({"models": {"m": {"optimiser": {}}}}, r"models.m.optimiser.learning_rate is missing"),
     ],
@@ -164,6 +168,14 @@ def test_a_right_configuration_passes(tmp_path, monkeypatch):
         (
             {"task": {"models": {"m": {"optimiser": {"learning_rate": 1}, "input": {"size": [401, 400]}}}}},
             r"models.m.input.size is \[401, 400\]; 3 widths pool to one 4th, so use multiples of 4",
+        ),
+        (
+            {
+                "task": {
+                    "models": {"m": {"optimiser": {"learning_rate": 1}, "loss": {"name": "dice", "terms": {"bce": 1}}}}
+                }
+            },
+            r"loss.name is 'dice' and loss.terms is given too; add it to terms and remove name",
         ),
         ({"task": {"split": {"by": "box"}}}, r"split.by is box, but split.boxes is empty"),
     ],

@@ -31,7 +31,7 @@ def settings(**changes):
             "batch_norm": True,
         },
         "input": {"size": None, "patch_voxels": [1, 16, 16], "normalise": "zscore"},
-        "loss": {"name": "bce", "positive_weight": 1.0},
+        "loss": {"name": "bce", "terms": None, "positive_weight": 1.0},
         "optimiser": {"name": "adam", "learning_rate": 0.01, "weight_decay": 0.0},
         "schedule": {"name": "constant", "factor_per_epoch": 1.0, "warmup_steps": 0},
         "batch_size": 4,
@@ -229,6 +229,8 @@ def test_coupled_weight_decay_is_added_to_the_gradient_and_decoupled_taken_off_t
     [
         {"optimiser": {"weight_decay": 0.3}},
         {"loss": {"positive_weight": 5.0}},
+        {"loss": {"terms": {"bce": 1.0, "dice": 0.5}}},
+        {"loss": {"name": "cldice", "cldice_iterations": 2}},
         {"batch_size": 2},
         {"foreground_share": 1.0},
         {"input": {"normalise": "unit"}},
