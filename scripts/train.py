@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from voxloom import checkpoint, io, labelled, model, provenance, training
+from voxloom import checkpoint, few_labels, io, labelled, model, pretrained, provenance, training
 from voxloom.logs import log_to
 
 with log_to(snakemake.log[0]):
@@ -22,6 +22,11 @@ with log_to(snakemake.log[0]):
     with open(snakemake.input.split, newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if int(row["fold"]) == fold]
     data = {name: image.metadata["source"] for name, image in images.items()}
+    boxes = labelled.boxes_of_fold(rows, fold=fold)
+    initial = pretrained.read_initial(
+        next(iter(snakemake.input.initial), None), freeze=snakemake.params.model["freeze"]
+    )
+    pretrained.refuse_leaks(initial, part_boxes=boxes, volumes=volumes, data=data, settings=snakemake.params.model)
     key = checkpoint.training_key(
         settings=snakemake.params.model,
         seed=snakemake.params.seed,
@@ -29,16 +34,18 @@ with log_to(snakemake.log[0]):
         data=data,
         code=snakemake.params.code,
         annotations=io.fingerprints(snakemake.input.annotations),
+        initial=initial and initial.sha256,
     )
     state_file = Path(snakemake.output.model).with_name(f".{fold}.checkpoint.pt")
     trained = training.train(
         volumes,
-        boxes=labelled.boxes_of_fold(rows, fold=fold),
+        boxes=few_labels.share_of_boxes(boxes, settings=snakemake.params.model, seed=snakemake.params.seed),
         settings=snakemake.params.model,
         seed=snakemake.params.seed,
         memory_mib=snakemake.resources.block_mib,
         threads=snakemake.threads,
         device=snakemake.resources.device,
+        initial=initial,
         resume=checkpoint.load_checkpoint(state_file, key=key),
         on_checkpoint=lambda state: checkpoint.save_checkpoint(state_file, state, key=key),
     )
@@ -54,5 +61,6 @@ with log_to(snakemake.log[0]):
         versions=provenance.versions(),
         git_commit=provenance.git_commit(),
         is_synthetic=any(io.is_synthetic(image) for image in images.values()),
+        initial=initial,
     )
     state_file.unlink(missing_ok=True)

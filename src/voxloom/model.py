@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,14 @@ from voxloom.intensity import Normalisation
 from voxloom.model_card import card
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
+    from voxloom.initialisation import Initial
     from voxloom.training import Trained
 
 FORMAT = "voxloom model 1"
 WEIGHTS, SETTINGS, LOG, SPLIT, CARD = "weights.safetensors", "model.yaml", "training_log.csv", "split.csv", "README.md"
+INIT_REPORT, SEEN_BEFORE = "init_report.csv", "seen_before.csv"
 NEEDED = ("network", "input", "normalisation", "spacing_um", "precision", "test_time_flips")
 
 
@@ -38,6 +41,7 @@ def save_model(
     versions: Mapping[str, str],
     git_commit: str,
     is_synthetic: bool,
+    initial: Initial | None = None,
 ) -> None:
     """Write a model's folder, whole or not at all.
 
@@ -58,6 +62,9 @@ def save_model(
     git_commit : str
     is_synthetic : bool
         Whether the volumes are phantoms; the card then says so wherever it gives a score.
+    initial : Initial, optional
+        What training began with; init_report.csv then says what became of each tensor, and seen_before.csv which labels
+        are in the weights already.
 
     Notes
     -----
@@ -82,6 +89,8 @@ def save_model(
         "versions": dict(versions),
         "git_commit": git_commit,
     }
+    if initial is not None:
+        document["initialised"] = _initialised(trained, initial)
     with io.atomic_directory(folder) as temporary:
         tensors = {name: tensor.contiguous() for name, tensor in trained.network.state_dict().items()}
         save_file(tensors, temporary / WEIGHTS)
@@ -90,13 +99,35 @@ def save_model(
             + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120),
             encoding="utf-8",
         )
-        _write_table(temporary / LOG, trained.log)
-        _write_table(temporary / SPLIT, split_rows)
+        write_table(temporary / LOG, trained.log)
+        write_table(temporary / SPLIT, split_rows)
+        if initial is not None:
+            _write_beginning(temporary, trained, initial)
         figure = training_figure.draw(
             trained.log, kept_epoch=trained.kept_epoch, title=f"{task} / {model} / fold {fold}"
         )
         save_figure(figure, temporary / "training_log")
         (temporary / CARD).write_text(card(document, trained.log), encoding="utf-8")
+
+
+def _initialised(trained: Trained, initial: Initial) -> dict[str, Any]:
+    """What model.yaml keeps of the weights that training began with."""
+    from voxloom import initialisation
+
+    return {
+        "source": initial.source,
+        "sha256": initial.sha256,
+        "labels_are_known": initial.seen is not None,
+        "tensors": initialisation.summary(initialisation.compare(trained.network, initial)),
+    }
+
+
+def _write_beginning(folder: Path, trained: Trained, initial: Initial) -> None:
+    from voxloom import initialisation
+
+    write_table(folder / INIT_REPORT, map(asdict, initialisation.compare(trained.network, initial)))
+    if initial.seen is not None:
+        write_table(folder / SEEN_BEFORE, [seen.row() for seen in initial.seen])
 
 
 def load_model(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -118,9 +149,6 @@ def load_model(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     ModelError
         If a file is missing or damaged, or weights and settings don't fit together.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     from voxloom import networks
 
     folder = Path(folder)
@@ -129,12 +157,7 @@ def load_model(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     if not weights.is_file():
         raise ModelError(f"{folder} holds no {WEIGHTS}; train the model, or copy its whole folder")
     network = networks.build(settings["network"], seed=0)
-    try:
-        tensors = load_file(weights)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(
-            f"{weights} is no safetensors file, or damaged ({error}); copy it again, or train anew"
-        ) from None
+    tensors = read_tensors(weights)
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if found != expected:
@@ -147,6 +170,32 @@ def load_model(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         )
     network.load_state_dict(tensors)
     return network.eval(), settings
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a safetensors file.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    tensors : dict of str to Tensor
+        On the CPU.
+
+    Raises
+    ------
+    ModelError
+        If it is another kind of file, or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"{path} is no safetensors file, or damaged ({error}); copy it again, or train anew") from None
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
@@ -170,8 +219,15 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def _write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """CSV; a number that isn't there is empty."""
+def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a CSV table; a number that isn't there is empty.
+
+    Parameters
+    ----------
+    path : Path
+    rows : iterable of mapping
+        All with the first one's keys.
+    """
     rows = list(rows)
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")

@@ -42,7 +42,8 @@ def card(settings: Mapping[str, Any], log: Sequence[Mapping[str, Any]]) -> str:
 
 {volumes}
 
-The labels are {_sources(settings["learn_from"])}. `split.csv` has the boxes it was trained, validated and tested on.
+The labels are {_sources(settings["learn_from"])}.{_fewer(settings)} `split.csv` has the boxes it was trained,
+validated and tested on.{_beginning(settings)}
 
 **How well it does.** On its validation boxes, after epoch {settings["kept_epoch"]} of {settings["epochs"]}{synthetic}:
 
@@ -102,6 +103,26 @@ def _sees(settings: Mapping[str, Any]) -> str:
 def _sources(learn_from: Sequence[str]) -> str:
     named = ["the task's annotation" if name == "annotation" else f"annotator `{name}`" for name in learn_from]
     return "those of " + "; where nobody annotated, those of ".join(named)
+
+
+def _fewer(settings: Mapping[str, Any]) -> str:
+    share = settings.get("train_share", 1)
+    return "" if share == 1 else f" Of the training boxes it was given {share:.3g} of their voxels (`train_share`)."
+
+
+def _beginning(settings: Mapping[str, Any]) -> str:
+    """The line about other weights that training began with; nothing where there were none."""
+    begun = settings.get("initialised")
+    if begun is None:
+        return ""
+    counts = begun["tensors"]
+    known = "" if begun["labels_are_known"] else " Which labels went into those weights is not known."
+    frozen = f" Frozen: {', '.join(f'`{name}`' for name in settings['freeze'])}." if settings["freeze"] else ""
+    return (
+        f"\n\nIts training began with weights of `{begun['source']}` (SHA-256 {begun['sha256'][:12]}): "
+        f"{counts['loaded']} tensors were taken over, {counts['other shape'] + counts['not in the source']} began at "
+        f"random; `init_report.csv` names them.{frozen}{known}"
+    )
 
 
 def _facts(facts: Mapping[str, Any]) -> str:

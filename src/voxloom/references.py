@@ -14,6 +14,8 @@ from typing import Any
 
 from voxloom.errors import ConfigError
 
+WEIGHT_FILES = (".safetensors", ".pt", ".pth")
+
 Table = dict[str, dict[str, Any]]
 
 
@@ -41,6 +43,38 @@ def annotators(volumes: Table) -> list[str]:
 def number_of_folds(task: dict[str, Any]) -> int:
     """How many train/validation/test assignments a task has."""
     return int(task["split"]["folds"])
+
+
+def initial_model(tasks: Table, task: str, model: str, *, fold: int) -> list[str]:
+    """Where the weights are that a model's training begins with.
+
+    Parameters
+    ----------
+    tasks : dict
+        Complete task files.
+    task, model : str
+        The model to train.
+    fold : int
+
+    Returns
+    -------
+    paths : list of str
+        Empty, or one: the folder of another model of the workflow, of the same fold, of fold 0 where its task has
+        fewer; or a path of the user's.
+
+    Notes
+    -----
+    Folds of two tasks may test different boxes. What keeps labels of a test box out is not the fold's number but
+    `voxloom.pretrained.refuse_leaks`, which compares the boxes.
+    """
+    settings = tasks[task]["models"][model]["init_from"]
+    if settings is None:
+        return []
+    source_task, _, source_model = settings["model"].partition("/")
+    if source_task in tasks and source_model in tasks[source_task]["models"]:
+        same = fold if fold < number_of_folds(tasks[source_task]) else 0
+        return [f"results/models/{source_task}/{source_model}/{same}"]
+    return [settings["model"]]
 
 
 def raw_files(path: str) -> list[str]:
@@ -86,6 +120,7 @@ def check_references(config: dict[str, Any], volumes: Table, tasks: Table) -> No
     for name, task in tasks.items():
         file = f"{config['task_folder']}/{name}.yaml"
         problems += [f"{file}: {text}" for text in _task_problems(task, volumes)]
+    problems += _init_problems(config, tasks)
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise ConfigError(f"{count} in the configuration:\n" + "\n".join(f"  - {p}" for p in problems))
@@ -148,6 +183,8 @@ def _task_problems(task: dict[str, Any], volumes: Table) -> Iterator[str]:
 
 def _model_problems(model: dict[str, Any], known: list[str]) -> Iterator[str]:
     network, given = model["network"], model["input"]
+    if model["freeze"] and model["init_from"] is None:
+        yield f"freeze is {model['freeze']}, but init_from is null: random weights would stay; set init_from, or use []"
     for name in model["learn_from"]:
         if name not in known:
             yield f"learn_from names {name!r}; volumes.tsv has no column annotation_{name}{_near(name, known)}"
@@ -167,6 +204,47 @@ def _model_problems(model: dict[str, Any], known: list[str]) -> Iterator[str]:
     if any(size % multiple for size in used):
         widths = len(network["widths"])
         yield f"input.{key} is {sizes}; {widths} widths pool to one {multiple}th, so use multiples of {multiple}"
+
+
+def _init_problems(config: dict[str, Any], tasks: Table) -> Iterator[str]:
+    """Models that begin with weights which nothing makes, or which need them first."""
+    sources = {
+        f"{task}/{name}": model["init_from"]["model"]
+        for task, settings in tasks.items()
+        for name, model in settings["models"].items()
+        if model["init_from"] is not None
+    }
+    known = [f"{task}/{name}" for task, settings in tasks.items() for name in settings["models"]]
+    for target, source in sources.items():
+        task, name = target.split("/")
+        where = f"{config['task_folder']}/{task}.yaml: models.{name}.init_from.model"
+        ring = _ring(target, sources)
+        if source == target:
+            yield f"{where} is {source}, the model itself; name another one, or remove init_from"
+        elif ring:
+            yield f"{where}: no model can be first in the ring {' <- '.join(ring)}; remove one init_from of it"
+        elif source not in known:
+            yield from (f"{where} is {source!r}{text}" for text in _path_problems(config, source, known))
+
+
+def _ring(target: str, sources: dict[str, str]) -> list[str]:
+    """The models from one back to itself; empty where it isn't in a ring."""
+    chain = [target]
+    while chain[-1] in sources and chain[-1] not in chain[:-1]:
+        chain.append(sources[chain[-1]])
+    return chain if len(chain) > 1 and chain[-1] == target else []
+
+
+def _path_problems(config: dict[str, Any], path: str, known: list[str]) -> Iterator[str]:
+    if path in {f"results/downloads/{file}" for file in config["downloads"]}:
+        return
+    file = Path(path)
+    if file.is_dir() and not (file / "weights.safetensors").is_file():
+        yield ", a folder without weights.safetensors; name the folder of a trained model"
+    elif file.is_file() and file.suffix not in WEIGHT_FILES:
+        yield f"; expected a model's folder or a {', '.join(WEIGHT_FILES)} file"
+    elif not file.exists():
+        yield f", neither a model that runs (see tasks in config/config.yaml) nor a file or folder{_near(path, known)}"
 
 
 def _near(word: str, options: Iterable[str]) -> str:

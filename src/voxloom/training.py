@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from voxloom import devices, losses, networks
+from voxloom import devices, initialisation, losses, networks
 from voxloom.augment import augment
 from voxloom.checkpoint import TrainState
 from voxloom.errors import ModelError
+from voxloom.initialisation import Initial
 from voxloom.labelled import PartBox, TrainingVolume
 from voxloom.logs import PROGRESS_SECONDS
 from voxloom.predictor import prepare
@@ -100,6 +101,7 @@ def train(
     memory_mib: float,
     threads: int,
     device: str = "auto",
+    initial: Initial | None = None,
     resume: TrainState | None = None,
     on_checkpoint: Callable[[TrainState], None] | None = None,
 ) -> Trained:
@@ -119,6 +121,8 @@ def train(
     threads : int
         Of the arithmetic.
     device : {"auto", "cpu", "cuda", "mps"}
+    initial : Initial, optional
+        Weights to begin with instead of random ones, and what of them doesn't learn.
     resume : TrainState, optional
         Goes on from here; the result is that of an uninterrupted training, bit by bit on the same machine.
     on_checkpoint : callable, optional
@@ -153,9 +157,10 @@ def train(
             "positive_weight": sampler.positive_weight,
         }
         network = networks.build(settings["network"], seed=seed)
+        frozen = initialisation.begin(network, initial)
         network = network.to(where, memory_format=devices.memory_format(settings["network"]["dimensions"]))  # type: ignore[call-overload]
         optimiser = optimiser_class(
-            network.parameters(),
+            initialisation.learning(network),
             lr=settings["optimiser"]["learning_rate"],
             weight_decay=settings["optimiser"]["weight_decay"],
         )
@@ -177,6 +182,8 @@ def train(
             epoch, begin = state.epochs_done, time.monotonic()
             said = begin
             network.train()
+            for module in frozen:
+                module.eval()
             steps_losses: list[Tensor] = []
             learning_rate = 0.0
             for step, batch in enumerate(_prefetched(sampler, epoch, workers=1 if threads < 4 else threads // 2)):

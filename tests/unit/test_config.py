@@ -183,3 +183,70 @@ def test_a_right_configuration_passes(tmp_path, monkeypatch):
 def test_references_that_lead_nowhere_are_named(tmp_path, monkeypatch, given, message):
     with pytest.raises(ConfigError, match=message):
         references_of(tmp_path, monkeypatch, **given)
+
+
+def begins(**sources):
+    """Two tasks of two models each that begin with the given ones, by task_model."""
+
+    def model(name):
+        return {"optimiser": {"learning_rate": 1}, "init_from": {"model": sources[name]} if name in sources else None}
+
+    return {
+        task: check_task(models={name: model(f"{task}_{name}") for name in ("one", "two")}) for task in ("axons", "em")
+    }
+
+
+def begin_check(tmp_path, monkeypatch, **sources):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.nrrd").touch()
+    (tmp_path / "w.onnx").touch()
+    (tmp_path / "w.pt").touch()
+    (tmp_path / "folder").mkdir()
+    tasks = begins(**sources)
+    complete = config.check(
+        {"volumes": "volumes.tsv", "tasks": {task: ["one", "two"] for task in tasks}}, schema("config"), name="c"
+    )
+    references.check_references(complete, {"a": {"path": "a.nrrd", "region": "", "axes": ""}}, tasks)
+    return tasks
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        (
+            {"axons_one": "axons/one"},
+            r"config/tasks/axons.yaml: models.one.init_from.model is axons/one, the model itself",
+        ),
+        (
+            {"axons_one": "em/one", "em_one": "axons/two", "axons_two": "axons/one"},
+            r"in the ring axons/one <- em/one <- axons/two <- axons/one; remove one",
+        ),
+        ({"em_two": "axons/tow"}, r"is 'axons/tow', neither a model that runs .* did you mean 'axons/two'"),
+        ({"em_two": "folder"}, r"a folder without weights.safetensors"),
+        ({"em_two": "w.onnx"}, r"expected a model's folder or a .safetensors, .pt, .pth file"),
+    ],
+)
+def test_weights_that_nothing_can_make_are_refused(tmp_path, monkeypatch, sources, message):
+    with pytest.raises(ConfigError, match=message):
+        begin_check(tmp_path, monkeypatch, **sources)
+
+
+def test_a_model_that_begins_with_a_ring_is_not_called_part_of_it(tmp_path, monkeypatch):
+    with pytest.raises(ConfigError) as error:
+        begin_check(tmp_path, monkeypatch, em_one="axons/one", axons_one="axons/two", axons_two="axons/one")
+    assert str(error.value).startswith("2 problems")
+
+
+def test_weights_come_from_the_same_fold_or_from_a_path(tmp_path, monkeypatch):
+    tasks = begin_check(tmp_path, monkeypatch, em_one="axons/two", em_two="w.pt")
+    tasks["axons"]["split"]["folds"] = 2
+    paths = [references.initial_model(tasks, "em", "one", fold=fold) for fold in (0, 1, 2)]
+    assert paths == [[f"results/models/axons/two/{fold}"] for fold in (0, 1, 0)]
+    assert references.initial_model(tasks, "em", "two", fold=1) == ["w.pt"]
+    assert references.initial_model(tasks, "axons", "one", fold=1) == []
+
+
+def test_freezing_random_weights_is_refused(tmp_path, monkeypatch):
+    model = {"optimiser": {"learning_rate": 1}, "freeze": ["down"]}
+    with pytest.raises(ConfigError, match=r"models.m.freeze is \['down'\], but init_from is null"):
+        references_of(tmp_path, monkeypatch, task={"models": {"m": model}})

@@ -3,6 +3,7 @@
 import csv
 import math
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ import yaml
 
 from voxloom import networks
 from voxloom.errors import ModelError
+from voxloom.initialisation import Initial, SeenBox
 from voxloom.model import load_model, save_model
+from voxloom.pretrained import read_initial
 from voxloom.training import LOG_COLUMNS, Trained
 
 NETWORK = {"name": "unet", "dimensions": 2, "widths": [4, 8], "slices": 3, "slice_step": 1, "batch_norm": True}
@@ -41,19 +44,21 @@ def trained():
     return Trained(network, SETTINGS, log, 2, COUNTS)
 
 
-def save(folder, *, is_synthetic=False):
+def save(folder, *, is_synthetic=False, initial=None, rows=ROWS):
+    made = trained()
     save_model(
         folder,
-        trained(),
+        replace(made, settings={**made.settings, "freeze": list(initial.freeze)}) if initial else made,
         task="axons",
         model="best",
         fold=0,
         seed=17,
-        split_rows=ROWS,
+        split_rows=rows,
         data={"cube": {"sha256": "ab12", "shape": [10, 20, 30]}},
         versions={"voxloom": "0.1.0", "torch": "2.13.0"},
         git_commit="abc123",
         is_synthetic=is_synthetic,
+        initial=initial,
     )
     return folder
 
@@ -195,3 +200,45 @@ def test_one_epoch_is_drawn_too(tmp_path):
     figure = training_figure.draw(trained().log[:1], kept_epoch=1, title="one")
     assert len(figure.axes) == 3
     assert np.asarray(figure.axes[0].lines[0].get_xdata()).tolist() == [1]
+
+
+ENDS = {"y_from": 0, "y_to": 20, "x_from": 0, "x_to": 30}
+FULL_ROWS = [
+    {"fold": 0, "volume": "cube", "part": part, "z_from": z, "z_to": z_to, **ENDS}
+    for part, z, z_to in (("train", 0, 4), ("validation", 5, 7), ("test", 8, 10))
+]
+PLANE = ((0, 20), (0, 30))
+OWN = (SeenBox("ab12", "train", ((0, 4), *PLANE)), SeenBox("ab12", "validation", ((5, 7), *PLANE)))
+
+
+def test_a_model_passes_on_what_it_and_its_own_beginning_have_seen(tmp_path):
+    first = read_initial(save(tmp_path / "first", rows=FULL_ROWS), freeze=[])
+    assert first.source == "axons/best, fold 0"
+    assert first.seen == OWN
+    earlier = SeenBox("ef56", "train", ((1, 2), (3, 4), (5, 6)))
+    second = save(tmp_path / "second", rows=FULL_ROWS, initial=replace(first, seen=(earlier,)))
+    assert read_initial(second, freeze=[]).seen == (*OWN, earlier)
+
+
+def test_what_began_with_unknown_weights_stays_unknown(tmp_path):
+    first = read_initial(save(tmp_path / "first", rows=FULL_ROWS), freeze=[])
+    second = save(tmp_path / "second", rows=FULL_ROWS, initial=replace(first, seen=None))
+    assert read_initial(second, freeze=[]).seen is None
+    assert "Which labels went into those weights is not known" in " ".join((second / "README.md").read_text().split())
+
+
+def test_the_folder_and_the_card_say_what_was_taken_over(tmp_path):
+    tensors = {**trained().network.state_dict(), "head.weight": torch.zeros(3, 4, 1, 1)}
+    folder = save(tmp_path / "m", initial=Initial("other/best, fold 1", "cd" * 32, tensors, ("down.0",), ()))
+    with open(folder / "init_report.csv", newline="") as file:
+        rows = {row["tensor"]: row for row in csv.DictReader(file)}
+    assert rows["head.weight"] == {
+        "tensor": "head.weight", "status": "other shape", "shape": "1x4x1x1", "source_shape": "3x4x1x1",
+        "is_frozen": "False",
+    }  # fmt: skip
+    assert rows["down.0.0.weight"]["status"] == "loaded"
+    assert rows["down.0.0.weight"]["is_frozen"] == "True"
+    text = " ".join((folder / "README.md").read_text().split())
+    assert f"began with weights of `other/best, fold 1` (SHA-256 cdcdcdcdcdcd): {len(tensors) - 1} tensors" in text
+    assert "1 began at random" in text
+    assert "Frozen: `down.0`." in text

@@ -21,6 +21,17 @@ def test_a_changed_learning_rate_reruns_the_training_of_that_model_and_what_foll
     assert finished.planned() == AFTER_TRAIN
 
 
+def test_a_model_that_begins_with_another_is_trained_after_it_and_again_when_it_changes(finished):
+    best = "  best:\n    description:"
+    finished.edit("config/tasks/vessels.yaml", best, best.replace("\n", "\n    init_from: {model: axons/best}\n", 1))
+    assert finished.planned() == AFTER_TRAIN
+    finished.run("--touch")  # as if it had run
+    assert finished.planned() == {}
+    finished.edit("config/tasks/axons.yaml", "learning_rate: 2.0e-3", "learning_rate: 1.0e-3")
+    both = {"train": 2, "predict": 2 * VOLUMES, "evaluate": 2, "segment": 2 * VOLUMES, "measure": 2 * VOLUMES}
+    assert finished.planned() == {**both, "report": 1}
+
+
 def test_a_changed_recipe_step_reruns_annotate_and_what_follows_for_that_task(finished):
     finished.edit("config/tasks/vessels.yaml", "grow_um: 4.0", "grow_um: 4.5")
     assert finished.planned() == {
@@ -115,6 +126,12 @@ def test_new_file_times_rerun_nothing(finished):
             "clip_um: 10.0",
             "clip: 10.0",
             "config/tasks/axons.yaml: distance.clip is not a key",
+        ),
+        (
+            "config/tasks/axons.yaml",
+            "  best:\n",
+            "  best:\n    init_from: {model: axons/best}\n",
+            "models.best.init_from.model is axons/best, the model itself",
         ),
         ("config/volumes.tsv", "results/raw/phantom-a.nrrd", "raw/a.nrrd", "no such file raw/a.nrrd"),
     ],

@@ -116,6 +116,11 @@ def learnt_annotations(wildcards):
     return annotation_stores(wildcards.task, TASKS[wildcards.task]["models"][wildcards.model]["learn_from"])
 
 
+def initial_model(wildcards):
+    """The model whose weights a training begins with; a model of the workflow is trained first."""
+    return references.initial_model(TASKS, wildcards.task, wildcards.model, fold=int(wildcards.fold))
+
+
 def scored_annotations(wildcards):
     """Annotations that a task is scored against."""
     return annotation_stores(wildcards.task, TASKS[wildcards.task]["evaluate"]["against"])

@@ -4,6 +4,7 @@ rule train:
         volumes=collect("results/volumes/{volume}.zarr", volume=VOLUMES),
         annotations=learnt_annotations,
         split=rules.split.output.split,
+        initial=initial_model,
     output:
         model=directory("results/models/{task}/{model}/{fold}"),
     log:
