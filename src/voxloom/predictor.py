@@ -77,6 +77,93 @@ def axis_tiles(start: int, stop: int, size: int, *, edge: int, halo: int, factor
 
 
 @dataclass(frozen=True)
+class Transform:
+    """A symmetry of the voxel grid: the slices' axes Y and X swapped or not, and then axes mirrored.
+
+    Parameters
+    ----------
+    is_turned : bool
+    mirrored : tuple of int
+        Axes of the tensor.
+    """
+
+    is_turned: bool
+    mirrored: tuple[int, ...]
+
+    def apply(self, batch: Tensor) -> Tensor:
+        """The transformed batch, shape (N, C, [Z,] Y, X) or (N, C, [Z,] X, Y)."""
+        return (batch.transpose(-2, -1) if self.is_turned else batch).flip(self.mirrored)
+
+    def undo(self, batch: Tensor) -> Tensor:
+        """The batch that `apply` made this one of."""
+        back = batch.flip(self.mirrored)
+        return back.transpose(-2, -1) if self.is_turned else back
+
+
+def tile_symmetries(dimensions: int, *, has_flips: bool, has_rotations: bool) -> tuple[Transform, ...]:
+    """The transforms over which a prediction is averaged, each once, the identity first.
+
+    Parameters
+    ----------
+    dimensions : {2, 3}
+    has_flips : bool
+        Mirrors along every axis: 4 transforms in 2-D, 8 in 3-D.
+    has_rotations : bool
+        Quarter turns in the plane of Y and X: 4 transforms, with flips 8 in 2-D and 16 in 3-D.
+
+    Returns
+    -------
+    transforms : tuple of Transform
+
+    Examples
+    --------
+    >>> tile_symmetries(2, has_flips=False, has_rotations=True)[1:3]
+    (Transform(is_turned=False, mirrored=(2, 3)), Transform(is_turned=True, mirrored=(2,)))
+    """
+    axes = range(2, 2 + dimensions)
+    plane = {dimensions, dimensions + 1}
+    mirrors = [mirror for count in range(dimensions + 1) for mirror in itertools.combinations(axes, count)]
+    every = [Transform(turned, mirror) for turned in (False, True) for mirror in mirrors]
+
+    def is_rotation(transform: Transform) -> bool:
+        # swapping two axes is a mirror image; a second mirror makes it a quarter turn
+        return plane.issuperset(transform.mirrored) and len(transform.mirrored) % 2 == transform.is_turned
+
+    if has_flips:
+        return tuple(transform for transform in every if has_rotations or not transform.is_turned)
+    return tuple(filter(is_rotation, every)) if has_rotations else (every[0],)
+
+
+def check_rotations(settings: Mapping[str, Any]) -> None:
+    """Say why a model can't be predicted over quarter turns, if it is to be.
+
+    Parameters
+    ----------
+    settings : mapping
+        A model's settings with its ``spacing_um``.
+
+    Raises
+    ------
+    ModelError
+        If ``test_time_rotations`` is set and Y and X are not alike.
+    """
+    if not settings.get("test_time_rotations", False):
+        return
+    _, height_um, width_um = settings["spacing_um"]
+    _, *reach = networks.receptive_field(settings["network"])
+    _, *factor = networks.size_factor(settings["network"])
+    why = None
+    if settings["input"]["size"] is not None:
+        why = f"input.size scales slices to {settings['input']['size']}, so that pixels may not be square"
+    elif not math.isclose(height_um, width_um, rel_tol=0.01):
+        why = f"voxels are {height_um:g} um along Y and {width_um:g} um along X"
+    elif reach[0] != reach[1] or factor[0] != factor[1]:
+        why = "the network's strides or kernels differ along Y and X"
+    if why:
+        raise ModelError(f"test_time_rotations turns slices by 90 degrees, but {why}; set it to false")
+
+
+@dataclass(frozen=True)
 class Predictor:
     """A network on its device, ready to predict any box of a volume as if the whole volume had been predicted.
 
@@ -89,8 +176,8 @@ class Predictor:
     device : torch.device
     dtype : torch.dtype
         Of the arithmetic.
-    has_flips : bool
-        Predict the mean over all mirrored tiles.
+    transforms : tuple of Transform
+        The mean over the tiles that these make is predicted.
     memory_mib : float
         Budget of one forward pass.
     """
@@ -99,7 +186,7 @@ class Predictor:
     settings: Mapping[str, Any]
     device: torch.device
     dtype: torch.dtype
-    has_flips: bool
+    transforms: tuple[Transform, ...]
     memory_mib: float
 
     @property
@@ -210,16 +297,16 @@ class Predictor:
         probability : Tensor of float32, shape (N, [Z,] Y, X)
             On the CPU.
         """
-        batch = batch.to(self.device).contiguous(memory_format=devices.memory_format(batch.ndim - 2))
-        axes = range(2, batch.ndim) if self.has_flips else ()
-        mirrors = [pick for n in range(len(axes) + 1) for pick in itertools.combinations(axes, n)]
+        batch = batch.to(self.device)
+        memory_format = devices.memory_format(batch.ndim - 2)
         total: Tensor | None = None
         with torch.inference_mode(), devices.arithmetic(self.device, self.dtype):
-            for mirror in mirrors:
-                probability = torch.sigmoid(self.network(batch.flip(mirror)).float()).flip(mirror)
+            for transform in self.transforms:
+                logits = self.network(transform.apply(batch).contiguous(memory_format=memory_format))
+                probability = transform.undo(torch.sigmoid(logits.float()))
                 total = probability if total is None else total + probability
         assert total is not None
-        mean = (total[:, 0] / len(mirrors)).cpu()
+        mean = (total[:, 0] / len(self.transforms)).cpu()
         if not bool(torch.isfinite(mean).all()):
             raise ModelError(
                 "the network's output is not finite: its training diverged; train again with a lower learning rate"
@@ -297,6 +384,7 @@ def prepare(
     device: str,
     precision: str | None,
     has_flips: bool | None = None,
+    has_rotations: bool | None = None,
 ) -> Predictor:
     """Put a network on its device.
 
@@ -312,13 +400,20 @@ def prepare(
         See `devices.choose_device`.
     precision : str or None
         See `devices.choose_precision`; None takes the model's own.
-    has_flips : bool, optional
-        Mean over mirrored tiles; the model's ``test_time_flips`` where it is left out.
+    has_flips, has_rotations : bool, optional
+        Mean over mirrored, over turned tiles; the model's ``test_time_flips`` and ``test_time_rotations`` where they
+        are left out.
 
     Returns
     -------
     predictor : Predictor
+
+    Raises
+    ------
+    ModelError
+        If the model can't be turned; see `check_rotations`.
     """
+    check_rotations(settings)
     where = devices.choose_device(device)
     dimensions = settings["network"]["dimensions"]
     network = network.to(where, memory_format=devices.memory_format(dimensions)).eval()  # type: ignore[call-overload]
@@ -327,6 +422,11 @@ def prepare(
         settings=settings,
         device=where,
         dtype=devices.choose_precision(precision or settings["precision"], where),
-        has_flips=settings["test_time_flips"] if has_flips is None else has_flips,
+        transforms=tile_symmetries(
+            dimensions,
+            has_flips=settings["test_time_flips"] if has_flips is None else has_flips,
+            # models of version 0.1.0 lack the key
+            has_rotations=settings.get("test_time_rotations", False) if has_rotations is None else has_rotations,
+        ),
         memory_mib=memory_mib,
     )

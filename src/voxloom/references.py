@@ -196,6 +196,8 @@ def _model_problems(model: dict[str, Any], known: list[str]) -> Iterator[str]:
         yield "network.slices is for 2 dimensions; a network of 3 dimensions sees input.patch_voxels, so use 1"
     if network["dimensions"] == 3 and given["size"]:
         yield "input.size scales slices, which a network of 3 dimensions doesn't see; use null and input.patch_voxels"
+    if model["test_time_rotations"] and given["size"]:
+        yield "test_time_rotations is for slices at native resolution; set it to false, or input.size to null"
     if network["dimensions"] == 2 and given["patch_voxels"][0] != 1:
         yield f"input.patch_voxels is {given['patch_voxels']}; a network of 2 dimensions predicts one slice, so Z is 1"
     multiple = 2 ** (len(network["widths"]) - 1)

@@ -24,7 +24,7 @@ from voxloom.errors import ModelError
 from voxloom.initialisation import Initial
 from voxloom.labelled import PartBox, TrainingVolume
 from voxloom.logs import PROGRESS_SECONDS
-from voxloom.predictor import prepare
+from voxloom.predictor import check_rotations, prepare
 from voxloom.sampling import Batch, Sampler
 from voxloom.validation import Scores, Validation
 
@@ -156,6 +156,7 @@ def train(
             "spacing_um": list(spacing_um),
             "positive_weight": sampler.positive_weight,
         }
+        check_rotations(resolved)
         network = networks.build(settings["network"], seed=seed)
         frozen = initialisation.begin(network, initial)
         network = network.to(where, memory_format=devices.memory_format(settings["network"]["dimensions"]))  # type: ignore[call-overload]
@@ -216,7 +217,7 @@ def train(
                     _check_finite(steps_losses, epoch * steps, learning_rate)
                     said = _log_steps(steps_losses, epoch, sampler, begin, said)
             seconds_learning = time.monotonic() - begin
-            # mirrored tiles would take four times as long and rank the epochs alike
+            # mirrored and turned tiles would take many times as long and rank the epochs alike
             predictor = prepare(
                 network,
                 resolved,
@@ -224,6 +225,7 @@ def train(
                 device=str(where),
                 precision=settings["precision"],
                 has_flips=False,
+                has_rotations=False,
             )
             scores = validation.score(predictor, loss=loss_function, positive_weight=sampler.positive_weight)
             row = _row(epoch, steps, learning_rate, steps_losses, scores, sampler, seconds_learning, begin)

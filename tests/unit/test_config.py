@@ -177,6 +177,20 @@ def test_a_right_configuration_passes(tmp_path, monkeypatch):
             },
             r"loss.name is 'dice' and loss.terms is given too; add it to terms and remove name",
         ),
+        (
+            {
+                "task": {
+                    "models": {
+                        "m": {
+                            "optimiser": {"learning_rate": 1},
+                            "input": {"size": [400, 400]},
+                            "test_time_rotations": True,
+                        }
+                    }
+                }
+            },
+            r"models.m.test_time_rotations is for slices at native resolution",
+        ),
         ({"task": {"split": {"by": "box"}}}, r"split.by is box, but split.boxes is empty"),
     ],
 )

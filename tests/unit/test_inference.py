@@ -12,7 +12,7 @@ from voxloom.predictor import axis_tiles
 from voxloom.sampling import scale_image
 
 
-def settings(*, size=None, flips=False, normalise="zscore", **network):
+def settings(*, size=None, flips=False, rotations=False, normalise="zscore", **network):
     return {
         "network": {
             "name": "unet",
@@ -27,6 +27,7 @@ def settings(*, size=None, flips=False, normalise="zscore", **network):
         "normalisation": {"name": normalise, "mean": 120.0, "deviation": 40.0, "dtype": "uint8"},
         "precision": "float32",
         "test_time_flips": flips,
+        "test_time_rotations": rotations,
         "spacing_um": [1.0, 1.0, 1.0],
     }
 
@@ -125,18 +126,79 @@ def test_tiles_cover_the_range_once_and_begin_on_the_pooling_grid(arguments):
         assert tile.read[1] >= arguments["size"] or tile.read[1] - tile.core[1] >= 23
 
 
-def test_flips_average_the_mirrored_predictions(monkeypatch):
-    model = settings(flips=True)
-    net, volume = trained_network(model), image((2, 48, 52))
-    mean = np.mean(
-        [
-            np.flip(at_once(net, model, np.ascontiguousarray(np.flip(volume, axes))), axes)
-            for axes in [(), (1,), (2,), (1, 2)]
-        ],
-        axis=0,
-    )
-    flipped = by_region(net, model, volume, (0, 0, 0), volume.shape, edge=640, monkeypatch=monkeypatch)
-    np.testing.assert_allclose(flipped, mean, atol=1e-5)
+def symmetries(*, flips, rotations):
+    """Quarter turns and mirrors of slices as NumPy does them: a function and the one that undoes it."""
+    for quarters in range(4) if rotations else (0,):
+        for axes in [(), (2,)] if flips and rotations else [(), (1,), (2,), (1, 2)] if flips else [()]:
+
+            def apply(volume, quarters=quarters, axes=axes):
+                return np.ascontiguousarray(np.rot90(np.flip(volume, axes), quarters, (1, 2)))
+
+            def undo(volume, quarters=quarters, axes=axes):
+                return np.flip(np.rot90(volume, -quarters, (1, 2)), axes)
+
+            yield apply, undo
+
+
+@pytest.mark.parametrize(("flips", "rotations"), [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize(
+    ("network", "shape", "edge"),
+    [
+        ({}, (2, 48, 52), 640),
+        ({"slices": 3}, (2, 88, 100), 72),
+        ({"dimensions": 3, "widths": [2, 3]}, (10, 30, 44), 32),
+    ],
+)
+def test_flips_and_rotations_average_the_transformed_predictions(monkeypatch, network, shape, edge, flips, rotations):
+    """Of whole volumes, so that a seam of the tiles would show."""
+    model = settings(flips=flips, rotations=rotations, **network)
+    net, volume = trained_network(model), image(shape)
+    chosen = list(symmetries(flips=flips, rotations=rotations))
+    mean = np.mean([undo(at_once(net, model, apply(volume))) for apply, undo in chosen], axis=0)
+    if flips and model["network"]["dimensions"] == 3:
+        upside_down = np.ascontiguousarray(volume[::-1])
+        flipped = np.mean([undo(at_once(net, model, apply(upside_down))) for apply, undo in chosen], axis=0)
+        mean = (mean + flipped[::-1]) / 2
+    assert np.abs(mean - at_once(net, model, volume)).max() > 1e-3  # the test would pass without any transform
+    averaged = by_region(net, model, volume, (0, 0, 0), shape, edge=edge, monkeypatch=monkeypatch)
+    np.testing.assert_allclose(averaged, mean, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "flips", "rotations", "count"),
+    [
+        (2, False, False, 1),
+        (2, True, False, 4),
+        (2, False, True, 4),
+        (2, True, True, 8),
+        (3, False, False, 1),
+        (3, True, False, 8),
+        (3, False, True, 4),
+        (3, True, True, 16),
+    ],
+)
+def test_every_symmetry_is_taken_once_and_can_be_undone(dimensions, flips, rotations, count):
+    tile = torch.arange(24.0).reshape(1, 1, *(2, 3, 4)) if dimensions == 3 else torch.arange(12.0).reshape(1, 1, 3, 4)
+    chosen = predictor.tile_symmetries(dimensions, has_flips=flips, has_rotations=rotations)
+    made = [transform.apply(tile) for transform in chosen]
+    assert len(chosen) == len({(each.shape, tuple(each.flatten().tolist())) for each in made}) == count
+    assert torch.equal(chosen[0].apply(tile), tile)
+    for transform in chosen:
+        assert torch.equal(transform.undo(transform.apply(tile)), tile)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"spacing_um": [2.0, 1.0, 1.2]}, "voxels are 1 um along Y and 1.2 um along X; set it to false"),
+        ({"input": {"size": [40, 40]}}, "input.size scales slices"),
+    ],
+)
+def test_rotations_of_unlike_axes_are_refused(changes, message):
+    model = {**settings(rotations=True), **changes}
+    with pytest.raises(ModelError, match=f"test_time_rotations turns slices by 90 degrees, but .*{message}"):
+        predictor.prepare(trained_network(model), model, memory_mib=100, device="cpu", precision=None)
+    predictor.check_rotations({**model, "test_time_rotations": False})
 
 
 def test_scaled_slices_are_predicted_at_their_size_and_scaled_back(monkeypatch):
