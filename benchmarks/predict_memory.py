@@ -31,7 +31,7 @@ def settings(size: list[int] | None) -> dict:
             "widths": [32, 64, 128],
             "slices": 1,
             "slice_step": 1,
-            "batch_norm": True,
+            "norm": "batch",
         },
         "input": {"size": size, "patch_voxels": [1, 128, 128], "normalise": "zscore"},
         "normalisation": {"name": "zscore", "mean": 128.0, "deviation": 50.0, "dtype": "uint8"},

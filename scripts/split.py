@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from voxloom import audit, io, networks, split, split_figure
+from voxloom import audit, io, network_reach, split, split_figure
 from voxloom.figures import save_figure
 from voxloom.logs import log_to
 
@@ -16,7 +16,7 @@ with log_to(snakemake.log[0]):
         for (name, image), region in zip(images.items(), snakemake.params.regions, strict=True)
     ]
     reaches = [
-        networks.native_reach(settings, image.shape[-2:])
+        network_reach.native_reach(settings, image.shape[-2:])
         for settings in snakemake.params.networks
         for image in images.values()
     ]

@@ -19,6 +19,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
+from voxloom import network_settings
 from voxloom.errors import ConfigError
 
 VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -151,6 +152,8 @@ def read_tasks(
                     f"{_nearest(model, settings['models'])}"
                 )
         settings["models"] = {model: settings["models"][model] for model in models}
+        for chosen_model in settings["models"].values():
+            chosen_model["network"] = network_settings.resolved(chosen_model["network"])
         tasks[task] = settings
     return tasks
 

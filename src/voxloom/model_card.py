@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from voxloom.network_settings import resolved
 from voxloom.volume import Vector
 
 
@@ -24,7 +25,7 @@ def card(settings: Mapping[str, Any], log: Sequence[Mapping[str, Any]]) -> str:
     text : str
         Markdown.
     """
-    network, counts = settings["network"], settings["counts"]
+    network, counts = resolved(settings["network"]), settings["counts"]
     row = log[settings["kept_epoch"] - 1]
     synthetic = " (synthetic data)" if settings["is_synthetic"] else ""
     share = counts["training_foreground_voxels"] / max(1, counts["training_annotated_voxels"])
@@ -83,10 +84,11 @@ Made by voxloom {settings["versions"].get("voxloom", "?")}, commit {settings["gi
 
 def _architecture(network: Mapping[str, Any], parameters: int) -> str:
     widths = "-".join(map(str, network["widths"]))
-    normalised = "with" if network["batch_norm"] else "without"
+    kind = "residual U-Net" if network["residual"] else "U-Net"
+    normalised = "without" if network["norm"] == "none" else f"with {network['norm']}"
     return (
-        f"It is a {network['dimensions']}-D U-Net with {len(network['widths'])} levels of {widths} channels, "
-        f"{normalised} batch normalisation: {parameters:,} parameters."
+        f"It is a {network['dimensions']}-D {kind} with {len(network['widths'])} levels of {widths} channels, "
+        f"{normalised} normalisation: {parameters:,} parameters."
     )
 
 

@@ -17,7 +17,7 @@ from voxloom import devices, networks
 from voxloom.blocks import Readable
 from voxloom.errors import ModelError, VolumeError
 from voxloom.intensity import Normalisation
-from voxloom.labelled import read_reflected, reflected
+from voxloom.labelled import Shape, read_reflected, reflected
 from voxloom.sampling import scale_image
 
 # the largest tile (2-D, 3-D): on a CPU small ones stay in its cache; on a GPU large ones keep it busy
@@ -221,9 +221,9 @@ class Predictor:
             networks.size_factor(self.settings["network"]),
             networks.receptive_field(self.settings["network"]),
         )
-        edge = self._edge(image.shape)
+        edges = self._edges(image.shape)
         axes = [
-            axis_tiles(start[k], stop[k], image.shape[k], edge=edge, halo=halo[k], factor=factor[k])
+            axis_tiles(start[k], stop[k], image.shape[k], edge=edges[k], halo=halo[k], factor=factor[k])
             for k in ((0, 1, 2) if is_3d else (1, 2))
         ]
         for tiles in itertools.product(*axes):
@@ -319,27 +319,31 @@ class Predictor:
             budget = 0.5 * torch.cuda.mem_get_info(self.device)[0]
         return budget / networks.activation_bytes(self.settings["network"])
 
-    def _edge(self, shape: Sequence[int]) -> int:
-        """Length of a tile to read that fits the budget."""
-        dimensions = self.settings["network"]["dimensions"]
-        factor = networks.size_factor(self.settings["network"])[-1]
-        halo = networks.receptive_field(self.settings["network"])[-1]
-        edge = TILE_EDGES[self.device.type][dimensions - 2]
-        least = 2 * halo + factor
+    def _edges(self, shape: Sequence[int]) -> Shape:
+        """Lengths (Z, Y, X) of a tile to read that fits the budget; Z is not read in 2-D."""
+        axes = range(3 - self.settings["network"]["dimensions"], 3)
+        factor = networks.size_factor(self.settings["network"])
+        halo = networks.receptive_field(self.settings["network"])
+        least = [2 * reach + multiple for reach, multiple in zip(halo, factor, strict=True)]
+        edges = [TILE_EDGES[self.device.type][len(axes) - 2]] * 3
 
-        def voxels(length: int) -> int:
-            longest = length + 2 * factor
-            return math.prod(min(longest, -(-size // factor) * factor) for size in shape[-dimensions:])
+        def voxels(lengths: Sequence[int]) -> int:
+            longest = [lengths[k] + 2 * factor[k] for k in axes]
+            return math.prod(
+                min(most, -(-shape[k] // factor[k]) * factor[k]) for k, most in zip(axes, longest, strict=True)
+            )
 
-        while voxels(edge) > self._voxels_at_once() and edge > least:
-            edge = max(least, int(edge * 0.85) // factor * factor)
-        if voxels(edge) > self._voxels_at_once():
-            needed = voxels(edge) * networks.activation_bytes(self.settings["network"]) / 2**20
+        while voxels(edges) > self._voxels_at_once() and any(edges[k] > least[k] for k in axes):
+            edges = [max(least[k], int(edges[k] * 0.85) // factor[k] * factor[k]) for k in range(3)]
+        if voxels(edges) > self._voxels_at_once():
+            needed = voxels(edges) * networks.activation_bytes(self.settings["network"]) / 2**20
+            size, sight = (" x ".join(str(lengths[k]) for k in axes) for lengths in (edges, halo))
             raise VolumeError(
-                f"the smallest tile of this network, {edge} voxels wide because it sees {halo} voxels far, needs about "
+                f"the smallest tile of this network, {size} voxels because it sees {sight} voxels far, needs about "
                 f"{needed:.0f} MiB and {self.memory_mib:.0f} MiB are left for it; raise resources.memory_mib"
             )
-        return edge
+        z, y, x = edges
+        return z, y, x
 
     def _tiles_at_once(self, voxels: int) -> int:
         most = min(self._voxels_at_once(), 2 ** (24 if self.device.type == "cuda" else 19))

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from voxloom import network_reach, network_settings
 from voxloom.errors import ConfigError
 
 WEIGHT_FILES = (".safetensors", ".pt", ".pth")
@@ -182,7 +183,7 @@ def _task_problems(task: dict[str, Any], volumes: Table) -> Iterator[str]:
 
 
 def _model_problems(model: dict[str, Any], known: list[str]) -> Iterator[str]:
-    network, given = model["network"], model["input"]
+    network, given = network_settings.resolved(model["network"]), model["input"]
     if model["freeze"] and model["init_from"] is None:
         yield f"freeze is {model['freeze']}, but init_from is null: random weights would stay; set init_from, or use []"
     for name in model["learn_from"]:
@@ -190,22 +191,17 @@ def _model_problems(model: dict[str, Any], known: list[str]) -> Iterator[str]:
             yield f"learn_from names {name!r}; volumes.tsv has no column annotation_{name}{_near(name, known)}"
     if model["loss"]["terms"] and model["loss"]["name"] != "bce":
         yield f"loss.name is {model['loss']['name']!r} and loss.terms is given too; add it to terms and remove name"
-    if network["slices"] % 2 == 0:
-        yield f"network.slices is {network['slices']}; use an odd number, the middle slice is predicted"
-    if network["dimensions"] == 3 and network["slices"] > 1:
-        yield "network.slices is for 2 dimensions; a network of 3 dimensions sees input.patch_voxels, so use 1"
+    yield from network_settings.problems(network)
     if network["dimensions"] == 3 and given["size"]:
         yield "input.size scales slices, which a network of 3 dimensions doesn't see; use null and input.patch_voxels"
     if model["test_time_rotations"] and given["size"]:
         yield "test_time_rotations is for slices at native resolution; set it to false, or input.size to null"
     if network["dimensions"] == 2 and given["patch_voxels"][0] != 1:
         yield f"input.patch_voxels is {given['patch_voxels']}; a network of 2 dimensions predicts one slice, so Z is 1"
-    multiple = 2 ** (len(network["widths"]) - 1)
     key, sizes = ("size", given["size"]) if given["size"] else ("patch_voxels", given["patch_voxels"])
-    used = sizes if network["dimensions"] == 3 else sizes[-2:]
-    if any(size % multiple for size in used):
-        widths = len(network["widths"])
-        yield f"input.{key} is {sizes}; {widths} widths pool to one {multiple}th, so use multiples of {multiple}"
+    factor = network_reach.size_factor(network)[-len(sizes) :]
+    if any(size % multiple for size, multiple in zip(sizes, factor, strict=True)):
+        yield f"input.{key} is {sizes}; use multiples of {list(factor)}, the product of the network's strides"
 
 
 def _init_problems(config: dict[str, Any], tasks: Table) -> Iterator[str]:

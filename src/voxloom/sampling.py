@@ -307,7 +307,7 @@ def check_input(settings: Mapping[str, Any]) -> None:
     if any(edge % f for edge, f in zip(patch, factor, strict=True)):
         fitting = [-(-edge // f) * f for edge, f in zip(patch, factor, strict=True)]
         raise ModelError(
-            f"input.patch_voxels must be multiples of {list(factor)} for {len(settings['network']['widths'])} levels, "
+            f"input.patch_voxels must be multiples of {list(factor)}, the product of the network's strides, "
             f"got {list(patch)}; set {fitting}"
         )
 

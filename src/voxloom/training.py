@@ -30,7 +30,7 @@ from voxloom.validation import Scores, Validation
 
 LOGGER = logging.getLogger("voxloom")
 CHECK_STEPS = 10
-AUGMENT = 3  # stream of random numbers
+AUGMENT, DROPOUT = 3, 4  # streams of random numbers
 
 
 def _constant(*, learning_rate: float, **_: Any) -> float:
@@ -203,9 +203,10 @@ def train(
                     probabilities=settings["augment"],
                     spacing_um=spacing_um,
                     deviation=sampler.normalisation.unit_deviation,
-                    generator=_generator(seed, epoch, step),
+                    generator=_generator(seed, AUGMENT, epoch, step),
                 )
                 image = image.contiguous(memory_format=devices.memory_format(image.ndim - 2))
+                networks.draw_dropout(network, samples=len(image), generator=_generator(seed, DROPOUT, epoch, step))
                 with devices.arithmetic(where, dtype):
                     logits = network(image)
                 loss = loss_function(logits, mask, ignore, positive_weight=sampler.positive_weight)
@@ -264,8 +265,8 @@ def _on_cpu(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
 
 
-def _generator(seed: int, epoch: int, step: int) -> torch.Generator:
-    state = np.random.SeedSequence([seed, AUGMENT, epoch, step]).generate_state(1, np.uint64)
+def _generator(seed: int, stream: int, epoch: int, step: int) -> torch.Generator:
+    state = np.random.SeedSequence([seed, stream, epoch, step]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
 

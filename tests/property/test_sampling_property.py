@@ -8,7 +8,7 @@ from voxloom.labelled import LabelledVolume, PartBox, TrainingVolume, read_refle
 from voxloom.sampling import Sampler
 
 MODEL = {
-    "network": {"name": "unet", "dimensions": 2, "widths": [4, 8], "slices": 3, "slice_step": 1, "batch_norm": True},
+    "network": {"name": "unet", "dimensions": 2, "widths": [4, 8], "slices": 3, "slice_step": 1, "norm": "batch"},
     "input": {"size": None, "patch_voxels": [1, 8, 12], "normalise": "zscore"},
     "loss": {"name": "bce", "positive_weight": 1.0},
     "learn_from": ["annotation"],

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from voxloom import config, references
+from voxloom import config, network_settings, references
 from voxloom.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,8 +24,27 @@ def check_task(changes=(), **more):
 def test_defaults_are_filled_in_at_every_depth():
     task = check_task()
     assert task["distance"] == {"clip_um": 10.0}
-    assert task["models"]["m"]["network"]["widths"] == [32, 64, 128]
+    assert task["models"]["m"]["network"]["preset"] == "shallow"
+    assert task["models"]["m"]["network"]["widths"] is None
     assert task["models"]["m"]["augment"]["flip"] == 0.0
+
+
+def test_what_the_network_leaves_out_is_the_presets(tmp_path):
+    (tmp_path / "t.yaml").write_text(
+        "annotate: {recipe: [{threshold: {below: 60}}]}\n"
+        "models: {m: {optimiser: {learning_rate: 0.1}, network: {preset: unet3d_8, norm: group}}}\n"
+    )
+    network = config.read_tasks({"t": ["m"]}, folder=tmp_path, schema=schema("task"))["t"]["models"]["m"]["network"]
+    assert (network["widths"], network["dimensions"], network["norm"]) == ([8, 16, 32, 64, 128], 3, "group")
+    assert network["strides"] == [[2, 2, 2]] * 4
+
+
+def test_every_published_network_can_be_configured():
+    properties = schema("task")["$defs"]["model"]["properties"]["network"]["properties"]
+    assert properties["preset"]["enum"] == list(network_settings.PRESETS)
+    assert properties.keys() == set(network_settings.KEYS)
+    for key, known in network_settings.CHOICES.items():
+        assert properties[key]["enum"] == [*known, None]
 
 
 def test_step_defaults_are_filled_in_inside_recipes():
@@ -167,7 +186,7 @@ def test_a_right_configuration_passes(tmp_path, monkeypatch):
         ),
         (
             {"task": {"models": {"m": {"optimiser": {"learning_rate": 1}, "input": {"size": [401, 400]}}}}},
-            r"models.m.input.size is \[401, 400\]; 3 widths pool to one 4th, so use multiples of 4",
+            r"models.m.input.size is \[401, 400\]; use multiples of \[4, 4\], the product of the network's strides",
         ),
         (
             {

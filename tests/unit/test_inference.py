@@ -20,7 +20,7 @@ def settings(*, size=None, flips=False, rotations=False, normalise="zscore", **n
             "widths": [3, 4, 5],
             "slices": 1,
             "slice_step": 1,
-            "batch_norm": True,
+            "norm": "batch",
             **network,
         },
         "input": {"size": size, "patch_voxels": [1, 16, 16], "normalise": normalise},
@@ -80,6 +80,12 @@ CASES = [
     ({"slices": 3}, (1, 70, 75), 64),
     ({"widths": [2, 3, 3, 4]}, (2, 150, 190), 128),
     ({"dimensions": 3, "widths": [2, 3]}, (37, 30, 41), 32),
+    (
+        {"dimensions": 3, "widths": [2, 3], "strides": [[1, 2, 3]], "kernels": [[1, 3, 3], [3, 3, 3]]},
+        (15, 31, 50),
+        32,
+    ),
+    ({"dimensions": 3, "widths": [2, 3], "kernels": [[1, 3, 3], [3, 3, 5]], "residual": True}, (23, 30, 41), 28),
 ]
 
 

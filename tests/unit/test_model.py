@@ -17,7 +17,7 @@ from voxloom.model import load_model, save_model
 from voxloom.pretrained import read_initial
 from voxloom.training import LOG_COLUMNS, Trained
 
-NETWORK = {"name": "unet", "dimensions": 2, "widths": [4, 8], "slices": 3, "slice_step": 1, "batch_norm": True}
+NETWORK = {"name": "unet", "dimensions": 2, "widths": [4, 8], "slices": 3, "slice_step": 1, "norm": "batch"}
 SETTINGS = {
     "description": "Axons, native resolution.",
     "learn_from": ["person_a", "annotation"],
@@ -174,7 +174,7 @@ def edited(folder, **changes):
     ("changes", "message"),
     [
         ({"network": {**NETWORK, "widths": [4, 16]}}, "doesn't fit the network.*tensors differ, among them down.1"),
-        ({"network": {**NETWORK, "batch_norm": False}}, "doesn't fit the network.*instead of none"),
+        ({"network": {**NETWORK, "norm": "none"}}, "doesn't fit the network.*instead of none"),
         ({"normalisation": None}, "lacks normalisation"),
         ({"normalisation": {"name": "zscore"}}, "normalisation must have name, mean, deviation and dtype"),
         ({"format": "nnunet"}, "must have format: voxloom model 1, got 'nnunet'"),

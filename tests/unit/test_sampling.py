@@ -13,7 +13,7 @@ SHAPE = (12, 40, 48)
 
 
 def settings(**changes):
-    network = {"name": "unet", "dimensions": 2, "widths": [4, 8], "slices": 1, "slice_step": 1, "batch_norm": True}
+    network = {"name": "unet", "dimensions": 2, "widths": [4, 8], "slices": 1, "slice_step": 1, "norm": "batch"}
     made = {
         "network": network,
         "input": {"size": None, "patch_voxels": [1, 16, 16], "normalise": "unit"},
@@ -234,7 +234,7 @@ def test_scaled_labels_are_the_nearest(size):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"input": {"patch_voxels": [1, 15, 16]}}, r"multiples of \[1, 2, 2\] for 2 levels.*set \[1, 16, 16\]"),
+        ({"input": {"patch_voxels": [1, 15, 16]}}, r"multiples of \[1, 2, 2\], the product.*set \[1, 16, 16\]"),
         ({"input": {"patch_voxels": [3, 16, 16]}}, "must begin with 1 for 2 dimensions.*network.slices"),
         ({"network": {"dimensions": 3}, "input": {"size": [20, 20]}}, "set it to null for 3"),
         ({"annotator_share": 0.5}, "first of learn_from.*annotated nothing"),

@@ -28,7 +28,7 @@ def settings(**changes):
             "widths": [6, 8],
             "slices": 1,
             "slice_step": 1,
-            "batch_norm": True,
+            "norm": "batch",
         },
         "input": {"size": None, "patch_voxels": [1, 16, 16], "normalise": "zscore"},
         "loss": {"name": "bce", "terms": None, "positive_weight": 1.0},
@@ -251,7 +251,7 @@ def test_labels_of_test_and_validation_boxes_don_t_reach_the_weights():
 
 def test_a_diverging_training_names_step_and_learning_rate():
     with pytest.raises(ModelError, match=r"loss became .* at step \d+, at a learning rate of 1e\+30.*lower optimiser"):
-        run(optimiser={"learning_rate": 1e30}, network={"batch_norm": False}, epochs=1, samples_per_epoch=60)
+        run(optimiser={"learning_rate": 1e30}, network={"norm": "none"}, epochs=1, samples_per_epoch=60)
 
 
 def test_early_stopping_needs_something_to_validate_on():

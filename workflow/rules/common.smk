@@ -9,7 +9,7 @@ ROOT = Path(str(workflow.current_basedir)).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # Snakemake hands its sys.path on to every script, whatever runs it
 
 from voxloom import config as checked
-from voxloom import provenance, references
+from voxloom import network_reach, provenance, references
 from voxloom.errors import ConfigError
 from voxloom.references import one_of
 
@@ -89,7 +89,7 @@ def split_networks(wildcards):
     """What decides how far the task's networks see; nothing else of a model moves the split."""
     seen = []
     for model in TASKS[wildcards.task]["models"].values():
-        network = {key: model["network"][key] for key in ("name", "dimensions", "widths", "slices", "slice_step")}
+        network = {key: model["network"][key] for key in network_reach.KEYS}
         reach = {"network": network, "input": {"size": model["input"]["size"]}}
         seen += [reach] if reach not in seen else []
     return sorted(seen, key=str)

@@ -1,0 +1,154 @@
+"""How far a network sees, and what sizes it takes.
+
+Imported while the Snakefile is parsed, so it needs nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from voxloom.network_settings import resolved
+
+Shape = tuple[int, int, int]
+Range = tuple[int, int]
+
+KEYS = ("name", "dimensions", "widths", "strides", "kernels", "convolutions", "residual", "slices", "slice_step")
+"""The keys under ``network`` that decide how far it sees."""
+
+
+def size_factor(network: Mapping[str, Any]) -> Shape:
+    """Sizes (Z, Y, X) whose multiples the network takes: the product of its strides.
+
+    Parameters
+    ----------
+    network : mapping
+        The keys under ``network`` of a model.
+
+    Returns
+    -------
+    factor : tuple of int
+
+    Examples
+    --------
+    >>> size_factor({"dimensions": 3, "widths": [4, 8, 16], "strides": [[1, 2, 2], [2, 2, 2]]})
+    (2, 4, 4)
+    """
+    z, y, x = (math.prod(stride[axis] for stride in resolved(network)["strides"]) for axis in range(3))
+    return z, y, x
+
+
+def receptive_field(network: Mapping[str, Any]) -> Shape:
+    """How far a predicted voxel sees: half widths (Z, Y, X) in voxels of the network's input.
+
+    Parameters
+    ----------
+    network : mapping
+        The keys under ``network`` of a model.
+
+    Returns
+    -------
+    reach_voxels : tuple of int
+        No voxel farther away along an axis can change the prediction. Exact for the worst place in the pooling grid.
+
+    Notes
+    -----
+    Instance and group normalisation divide by the deviation of the whole tile, so through them every voxel has a little
+    influence on every other; this is how far the convolutions see.
+
+    Examples
+    --------
+    >>> receptive_field({"name": "unet", "dimensions": 2, "widths": [32, 64, 128], "slices": 3, "slice_step": 1})
+    (1, 23, 23)
+    """
+    whole = resolved(network)
+    z, y, x = (_reach_along(whole, axis) for axis in range(3))
+    return z if whole["dimensions"] == 3 else slices_beside(whole), y, x
+
+
+def slices_beside(network: Mapping[str, Any]) -> int:
+    """How many slices to each side of the predicted one a network of 2 dimensions looks across.
+
+    Parameters
+    ----------
+    network : mapping
+        Its keys ``slices`` and ``slice_step`` are read.
+
+    Returns
+    -------
+    beside : int
+
+    Examples
+    --------
+    >>> slices_beside({"slices": 5, "slice_step": 3})
+    6
+    """
+    return int(network["slices"]) // 2 * int(network["slice_step"])
+
+
+def native_reach(settings: Mapping[str, Any], slice_shape: Sequence[int]) -> Shape:
+    """How far a predicted voxel sees in the volume's own voxels, also where slices are scaled for the network.
+
+    Parameters
+    ----------
+    settings : mapping
+        A model's settings: its keys ``network`` and ``input`` are read.
+    slice_shape : sequence of int
+        (Y, X) of the volume.
+
+    Returns
+    -------
+    reach_voxels : tuple of int
+        Half widths (Z, Y, X). Scaling adds the width of its two filters.
+    """
+    z, *plane = receptive_field(settings["network"])
+    if settings["input"]["size"] is None:
+        return z, plane[0], plane[1]
+    scales = [native / size for native, size in zip(slice_shape, settings["input"]["size"], strict=True)]
+    y, x = (math.ceil((reach + 1) * scale + max(scale, 1.0) + 1) for reach, scale in zip(plane, scales, strict=True))
+    return z, y, x
+
+
+def _reach_along(whole: Mapping[str, Any], axis: int) -> int:
+    """The farthest that any place of the pooling grid sees along an axis."""
+    seen = SEEN[whole["name"]]
+    reach = 0
+    for place in range(size_factor(whole)[axis]):
+        low, high = seen((place, place), whole, axis)
+        reach = max(reach, place - low, high - place)
+    return reach
+
+
+def _seen_by_unet(places: Range, whole: Mapping[str, Any], axis: int, level: int = 0) -> Range:
+    """First and last voxel of a level's input that a range of its output depends on."""
+    half = whole["kernels"][level][axis] // 2
+    low, high = _wider(places, whole["convolutions"] * half)
+    if level < len(whole["strides"]):
+        stride = whole["strides"][level][axis]
+        below = (low // stride, high // stride)
+        coarse_low, coarse_high = _seen_by_unet(below, whole, axis, level + 1)
+        low, high = min(low, coarse_low), max(high, coarse_high)
+        low, high = _wider((low, high), whole["convolutions"] * half)
+    if level == 0:
+        return low, high
+    return _before_shrinking((low, high), whole, axis, level)
+
+
+def _before_shrinking(places: Range, whole: Mapping[str, Any], axis: int, level: int) -> Range:
+    """The range of the finer level that shrinks to this range of a level."""
+    low, high = places
+    stride = whole["strides"][level - 1][axis]
+    if not whole["residual"]:
+        return low * stride, high * stride + stride - 1  # maximum over cells
+    # the level's first convolution has the stride: it widens on the finer grid, where the caller had widened here
+    half = whole["kernels"][level][axis] // 2
+    return (low + half) * stride - half, (high - half) * stride + half
+
+
+def _wider(places: Range, more: int) -> Range:
+    return places[0] - more, places[1] + more
+
+
+SEEN: dict[str, Callable[[Range, Mapping[str, Any], int], Range]] = {"unet": _seen_by_unet}
+"""By network: first and last input voxel along an axis that a range of its output depends on."""
