@@ -16,6 +16,7 @@ from torch import nn
 from voxloom import devices, networks
 from voxloom.blocks import Block, Readable, Writable, block_shape_for, grid
 from voxloom.errors import ModelError, VolumeError
+from voxloom.intensity import for_volume
 from voxloom.labelled import Shape, Window
 from voxloom.logs import progress
 from voxloom.predictor import prepare, read_box
@@ -73,6 +74,7 @@ def predict_volume(
     if len(image.shape) != 3:
         raise VolumeError(f"image must have three axes (Z, Y, X), got shape {image.shape}; take one channel")
     _compare_spacing(settings, image)
+    settings = for_volume(settings, image)
     with devices.reproducible(threads=threads):
         predictor = prepare(network, settings, memory_mib=0.55 * memory_mib, device=device, precision=precision)
         blocks = _blocks(settings, image, out, memory_mib=0.4 * memory_mib)
@@ -193,6 +195,7 @@ def predict_slices_at_network_scale(
     """
     if settings["input"]["size"] is None:
         raise ModelError("the model works at the volume's own resolution; only one with input.size has another scale")
+    settings = for_volume(settings, image)
     probability = np.empty((len(z_slices), *settings["input"]["size"]), dtype=np.uint8)
     with devices.reproducible(threads=threads):
         predictor = prepare(network, settings, memory_mib=0.0, device=device, precision=precision)

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from voxloom.blocks import Readable, grid
 from voxloom.errors import ModelError, VolumeError
 
-NORMALISATIONS = ("unit", "zscore")
+NORMALISATIONS = ("unit", "zscore", "volume_zscore", "histogram")
+OF_VOLUME = ("volume_zscore", "histogram")
+TAIL = (0.0001, 0.0003, 0.001, 0.003)
+LEVELS = np.unique(np.concatenate(([0, 1], TAIL, np.subtract(1, TAIL), np.arange(1, 100) / 100)))
+"""Shares of voxels at whose quantiles histograms are matched; denser at the ends, where sparse structures are."""
+MOST_SAMPLES = 2**21
+BLOCK = (64, 128, 128)
 
 
 @dataclass(frozen=True)
@@ -19,18 +29,26 @@ class Normalisation:
 
     Parameters
     ----------
-    name : {"unit", "zscore"}
+    name : {"unit", "zscore", "volume_zscore", "histogram"}
         unit maps the range of an integer type to 0..1; zscore gives the training set zero mean and unit deviation.
+        volume_zscore does that to each volume by itself; histogram gives each volume the training set's quantiles
+        first, and then does as zscore. Both take numbers from a volume that only `of_volume` knows.
     mean, deviation : float
         Of the training set's grey values.
     dtype : str
         Type of the training set's images.
+    quantiles : sequence of float
+        Of the training set, at `LEVELS`; for histogram.
+    volume_quantiles : sequence of float
+        Of the volume to normalise, at `LEVELS`; for histogram.
     """
 
     name: str
     mean: float
     deviation: float
     dtype: str
+    quantiles: Sequence[float] = ()
+    volume_quantiles: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         if self.name not in NORMALISATIONS:
@@ -58,7 +76,7 @@ class Normalisation:
         ModelError
             If "unit" is asked for floating-point images, whose type has no range.
         """
-        if self.name == "zscore":
+        if self.name != "unit":
             return self.mean, self.deviation
         if dtype.kind not in "iu":
             raise ModelError(
@@ -83,6 +101,9 @@ class Normalisation:
         VolumeError
             If a value is not finite.
         """
+        assert not self.needs_volume, "of_volume comes first"
+        if self.name == "histogram":
+            stored = self._matched(stored)
         offset, scale = self.line(stored.dtype)
         exact: NDArray[Any] = stored.astype(np.float32 if stored.dtype.itemsize <= 2 else np.float64)
         exact -= offset  # 16 bits fit a float32; more don't
@@ -94,6 +115,50 @@ class Normalisation:
                 "replace them before convert"
             )
         return normalised
+
+    @property
+    def needs_volume(self) -> bool:
+        """Whether a volume's own grey values are needed first; see `of_volume`."""
+        return self.name in OF_VOLUME and not self.volume_quantiles
+
+    def of_volume(self, grey: GreyValues) -> Normalisation:
+        """This normalisation for the volume with these grey values.
+
+        Parameters
+        ----------
+        grey : GreyValues
+            No label goes into them.
+
+        Returns
+        -------
+        normalisation : Normalisation
+            Itself where a volume's own numbers change nothing.
+
+        Raises
+        ------
+        VolumeError
+            If the volume has one value only, for volume_zscore.
+        """
+        if self.name == "volume_zscore":
+            if grey.moments.deviation == 0:
+                raise VolumeError(
+                    f"every grey value of the volume is {grey.moments.mean:g}: input.normalise: volume_zscore can't do "
+                    "with one value; look at the volume"
+                )
+            return Normalisation("zscore", grey.moments.mean, grey.moments.deviation, self.dtype)
+        return replace(self, volume_quantiles=grey.quantiles()) if self.name == "histogram" else self
+
+    def settings(self) -> dict[str, Any]:
+        """As a model keeps it; quantiles only where there are some."""
+        return {key: list(v) if key.endswith("quantiles") else v for key, v in asdict(self).items() if v != ()}
+
+    def _matched(self, stored: NDArray) -> NDArray:
+        """Grey values with the training set's quantiles: monotone, linear between two of them."""
+        if stored.dtype.kind in "iu" and stored.dtype.itemsize <= 2:
+            table = _table(stored.dtype.str, tuple(self.volume_quantiles), tuple(self.quantiles))
+            return table[stored.astype(np.intp) - np.iinfo(stored.dtype).min]
+        matched = np.interp(stored, *_knots(self.volume_quantiles, self.quantiles))
+        return np.where(np.isfinite(stored), matched, np.nan)
 
     @property
     def unit_deviation(self) -> float:
@@ -120,13 +185,15 @@ class Moments:
     mean: float = 0.0
     squares: float = 0.0
 
-    def joined(self, values: NDArray) -> Moments:
+    def joined(self, values: NDArray, *, place: str = "inside a training box") -> Moments:
         """The moments of what was seen so far and of `values` together.
 
         Parameters
         ----------
         values : ndarray
             Not empty.
+        place : str
+            Where they are from, for the message.
 
         Returns
         -------
@@ -141,8 +208,7 @@ class Moments:
         mean = float(flat.mean())
         if not np.isfinite(mean):
             raise VolumeError(
-                "the image holds values that are not finite (NaN or infinite) inside a training box; "
-                "replace them before convert"
+                f"the image holds values that are not finite (NaN or infinite) {place}; replace them before convert"
             )
         flat -= mean
         count, step = self.count + flat.size, mean - self.mean
@@ -153,3 +219,102 @@ class Moments:
     def deviation(self) -> float:
         """Standard deviation."""
         return float(np.sqrt(self.squares / self.count)) if self.count else 0.0
+
+
+@dataclass(frozen=True)
+class GreyValues:
+    """What is known of a volume's grey values, that are seen in parts.
+
+    Parameters
+    ----------
+    moments : Moments
+    samples : tuple of ndarray
+        Every so many-th voxel.
+    """
+
+    moments: Moments = field(default_factory=Moments)
+    samples: tuple[NDArray, ...] = ()
+
+    def joined(self, values: NDArray, *, every: int, place: str = "inside a training box") -> GreyValues:
+        """What was seen so far and `values` together.
+
+        Parameters
+        ----------
+        values : ndarray
+            Not empty.
+        every : int
+            Distance of the voxels that are kept; see `distance_of_samples`.
+        place : str
+            See `Moments.joined`.
+
+        Returns
+        -------
+        grey : GreyValues
+        """
+        kept = values.reshape(-1)[::every].copy()
+        return GreyValues(self.moments.joined(values, place=place), (*self.samples, kept))
+
+    def quantiles(self) -> tuple[float, ...]:
+        """Grey values at `LEVELS`, each one that a voxel has: a monotone change of the image changes them alike."""
+        ordered = np.sort(np.concatenate(self.samples))
+        places = np.maximum(np.ceil(LEVELS * len(ordered)).astype(np.intp) - 1, 0)
+        return tuple(float(value) for value in ordered[places])
+
+
+def distance_of_samples(voxels: int) -> int:
+    """Every how many-th voxel to keep for quantiles, so that `MOST_SAMPLES` or about as many are kept."""
+    return max(1, math.ceil(voxels / MOST_SAMPLES))
+
+
+def grey_values(image: Readable) -> GreyValues:
+    """Look at a whole volume, block by block, in bounded memory.
+
+    Parameters
+    ----------
+    image : array-like, shape (Z, Y, X)
+        An array or a stored volume.
+
+    Returns
+    -------
+    grey : GreyValues
+        The same for every way to read or predict the volume.
+    """
+    every = distance_of_samples(math.prod(image.shape))
+    grey = GreyValues()
+    for block in grid(image.shape, BLOCK):
+        grey = grey.joined(image[block.core], every=every, place="somewhere")
+    return grey
+
+
+def for_volume(settings: Mapping[str, Any], image: Readable) -> Mapping[str, Any]:
+    """A model's settings for one volume: what its normalisation needs of the volume's grey values is looked up.
+
+    Parameters
+    ----------
+    settings : mapping
+        A model's, with its ``normalisation``.
+    image : array-like, shape (Z, Y, X)
+        The whole volume that is to be predicted.
+
+    Returns
+    -------
+    settings : mapping
+        Themselves where nothing is needed, as in settings that were made for a volume already.
+    """
+    normalisation = Normalisation(**settings["normalisation"])
+    if not normalisation.needs_volume:
+        return settings
+    return {**settings, "normalisation": normalisation.of_volume(grey_values(image)).settings()}
+
+
+def _knots(volume: Sequence[float], training: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Distinct quantiles of a volume, and what becomes of each: the mean, where several levels share it."""
+    places, number, count = np.unique(volume, return_inverse=True, return_counts=True)
+    return places, np.bincount(number, weights=training) / count
+
+
+@lru_cache(maxsize=16)
+def _table(dtype: str, volume: tuple[float, ...], training: tuple[float, ...]) -> NDArray[np.float64]:
+    """What becomes of every value of an integer type, from its smallest on."""
+    limits = np.iinfo(np.dtype(dtype))
+    return np.interp(np.arange(limits.min, limits.max + 1), *_knots(volume, training))

@@ -133,7 +133,11 @@ def _facts(facts: Mapping[str, Any]) -> str:
 
 def _grey_values(normalisation: Mapping[str, Any]) -> str:
     mean, deviation = normalisation["mean"], normalisation["deviation"]
-    return f"{normalisation['dtype']} grey values with a mean of {mean:.4g} and a deviation of {deviation:.4g}"
+    own = {
+        "volume_zscore": "; each volume is brought to zero mean and unit deviation by itself",
+        "histogram": "; each volume's histogram is matched to theirs first",
+    }.get(normalisation["name"], "")
+    return f"{normalisation['dtype']} grey values with a mean of {mean:.4g} and a deviation of {deviation:.4g}{own}"
 
 
 def _score(value: float) -> str:

@@ -13,6 +13,7 @@ from torch import nn
 from voxloom import inference, metrics, split
 from voxloom.blocks import Readable
 from voxloom.boxes import Box
+from voxloom.intensity import for_volume
 from voxloom.sampling import scale_codes
 from voxloom.volume import split_annotation
 
@@ -56,10 +57,11 @@ def network_histograms(
     for volume, image in images.items():
         boxes = split.boxes_of(split_table, fold=fold, volume=volume, part="test")
         slices = _whole_slices(boxes, image.shape)
+        seen = for_volume(settings, image) if slices else settings
         for first in range(0, len(slices), SLICES_AT_ONCE):
             chosen = slices[first : first + SLICES_AT_ONCE]
             stored = inference.predict_slices_at_network_scale(
-                network, settings, image, chosen, threads=threads, device=device
+                network, seen, image, chosen, threads=threads, device=device
             )
             for truth, annotated in truths.items():
                 if volume not in annotated:

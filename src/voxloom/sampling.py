@@ -17,7 +17,7 @@ from torch import Tensor
 from voxloom import networks
 from voxloom.blocks import grid
 from voxloom.errors import ModelError, SplitError
-from voxloom.intensity import Moments, Normalisation
+from voxloom.intensity import OF_VOLUME, GreyValues, Moments, Normalisation, distance_of_samples
 from voxloom.labelled import PartBox, Shape, TrainingVolume, labelled_volumes, reflected
 from voxloom.volume import IGNORE, split_annotation
 
@@ -76,6 +76,9 @@ class Sampler:
     Attributes
     ----------
     normalisation : Normalisation
+        Of the training set.
+    normalisations : list of Normalisation
+        For every volume with training boxes; each the same where volumes aren't normalised by themselves.
     positive_weight : float
         Of the loss; "balanced" resolved.
     samples_per_epoch, steps_per_epoch : int
@@ -152,7 +155,9 @@ class Sampler:
 
     def _scan(self) -> None:
         """One pass over the training boxes: grey values' moments, and where annotated and foreground voxels are."""
-        moments = Moments()
+        moments, greys = Moments(), [GreyValues() for _ in self.parts]
+        looks_at_volumes = self.settings["input"]["normalise"] in OF_VOLUME
+        every = distance_of_samples(sum(math.prod(box.shape) for part in self.parts for box in part.boxes))
         self.cells: list[_Cell] = []
         self.planes: list[tuple[int, int]] = []
         for number, part in enumerate(self.parts):
@@ -162,7 +167,10 @@ class Sampler:
                     edges = [(axis.start, axis.stop) for axis in block.core]
                     start = tuple(low + first for low, (first, _) in zip(box.start, edges, strict=True))
                     shape = tuple(last - first for first, last in edges)
-                    moments = moments.joined(part.image(start, shape))
+                    values = part.image(start, shape)
+                    moments = moments.joined(values)
+                    if looks_at_volumes:
+                        greys[number] = greys[number].joined(values, every=every)
                     codes = part.codes(start, shape)
                     firsts = part.codes(start, shape, first_only=True)
                     counts = tuple(int(np.count_nonzero(kind)) for kind in _kinds(codes, firsts))
@@ -182,9 +190,15 @@ class Sampler:
                 f"({self.settings['learn_from'][0]}) annotated nothing in the training boxes; set it to 0"
             )
         dtypes = sorted({str(part.dtype) for part in self.parts})
+        together = GreyValues(moments, tuple(sample for grey in greys for sample in grey.samples))
         self.normalisation = Normalisation(
-            self.settings["input"]["normalise"], moments.mean, moments.deviation, dtypes[0]
+            self.settings["input"]["normalise"],
+            moments.mean,
+            moments.deviation,
+            dtypes[0],
+            together.quantiles() if self.settings["input"]["normalise"] == "histogram" else (),
         )
+        self.normalisations = [self.normalisation.of_volume(grey) for grey in greys]
         weight = self.settings["loss"]["positive_weight"]
         balanced = min(max(annotated - foreground, 1) / foreground, MOST_BALANCED_WEIGHT)
         self.positive_weight = balanced if weight == "balanced" else float(weight)
@@ -236,7 +250,7 @@ class Sampler:
         part = self.parts[volume]
         _, height, width = part.shape
         window = part.image((z - self.beside, 0, 0), (2 * self.beside + 1, height, width))
-        stack = self.normalisation.apply(window[:: self.step])
+        stack = self.normalisations[volume].apply(window[:: self.step])
         codes = part.codes((z, 0, 0), (1, height, width))[0]
         if self.settings["input"]["size"] is not None:
             stack = scale_image(torch.from_numpy(stack), self.settings["input"]["size"]).numpy()
@@ -258,7 +272,7 @@ class Sampler:
         ]
         codes = part.codes(start, self.patch)
         window = part.image([start[0] - self.beside, *start[1:]], [self.patch[0] + 2 * self.beside, *self.patch[1:]])
-        image = self.normalisation.apply(window[:: self.step])
+        image = self.normalisations[cell.volume].apply(window[:: self.step])
         return (image, codes[0]) if self.dimensions == 2 else (image[None], codes)
 
     def _centre(self, rng: np.random.Generator, *, by_first: bool, is_foreground: bool) -> tuple[_Cell, list[int]]:

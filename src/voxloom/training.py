@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -152,7 +152,7 @@ def train(
         spacing_um = _spacing(volumes, sampler)
         resolved = {
             **settings,
-            "normalisation": asdict(sampler.normalisation),
+            "normalisation": sampler.normalisation.settings(),
             "spacing_um": list(spacing_um),
             "positive_weight": sampler.positive_weight,
         }

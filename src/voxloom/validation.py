@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from voxloom import metrics
 from voxloom.blocks import grid
+from voxloom.intensity import for_volume
 from voxloom.labelled import LabelledVolume, PartBox, Shape, TrainingVolume, labelled_volumes
 from voxloom.losses import Loss
 from voxloom.predictor import Predictor
@@ -95,6 +96,13 @@ class Validation:
                 "validation looks at every %dth of %d pieces: they hold %.3g voxels", every, len(pieces), voxels
             )
         self.pieces = pieces[::every]
+        self._normalisations: dict[str, Mapping[str, Any]] = {}
+
+    def _for_volume(self, predictor: Predictor, part: LabelledVolume) -> Predictor:
+        """The predictor as it will be for that whole volume, whose grey values are looked at once."""
+        if part.name not in self._normalisations:
+            self._normalisations[part.name] = for_volume(predictor.settings, part.volume.image)["normalisation"]
+        return replace(predictor, settings={**predictor.settings, "normalisation": self._normalisations[part.name]})
 
     def score(self, predictor: Predictor, *, loss: Loss, positive_weight: float) -> Scores:
         """Predict the validation boxes and compare.
@@ -114,7 +122,9 @@ class Validation:
         for piece in self.pieces:
             shape = np.subtract(piece.stop, piece.start)
             probability = np.empty(shape, dtype=np.float32)
-            predictor.region(piece.part.volume.image, piece.start, piece.stop, probability)
+            self._for_volume(predictor, piece.part).region(
+                piece.part.volume.image, piece.start, piece.stop, probability
+            )
             mask, ignore = split_annotation(piece.part.codes(piece.start, [int(n) for n in shape]))
             predicted, target, ignored = (_as_batch(array, self.dimensions) for array in (probability, mask, ignore))
             counted = loss.sums(torch.logit(predicted, eps=1e-6), target, ignored, positive_weight)

@@ -58,5 +58,5 @@ def test_unit_is_refused_for_floating_point_images():
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ModelError, match="one of unit, zscore, got 'minmax'"):
+    with pytest.raises(ModelError, match="one of unit, zscore, volume_zscore, histogram, got 'minmax'"):
         Normalisation("minmax", 0.0, 1.0, "uint8")
