@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from voxloom import checkpoint, few_labels, io, labelled, model, pretrained, provenance, training
+from voxloom import checkpoint, few_labels, io, labelled, model, pretrained, provenance, training, training_log
 from voxloom.logs import log_to
 
 with log_to(snakemake.log[0]):
@@ -37,18 +37,25 @@ with log_to(snakemake.log[0]):
         initial=initial and initial.sha256,
     )
     state_file = Path(snakemake.output.model).with_name(f".{fold}.checkpoint.pt")
-    trained = training.train(
-        volumes,
-        boxes=few_labels.share_of_boxes(boxes, settings=snakemake.params.model, seed=snakemake.params.seed),
-        settings=snakemake.params.model,
-        seed=snakemake.params.seed,
-        memory_mib=snakemake.resources.block_mib,
-        threads=snakemake.threads,
-        device=snakemake.resources.device,
-        initial=initial,
-        resume=checkpoint.load_checkpoint(state_file, key=key),
-        on_checkpoint=lambda state: checkpoint.save_checkpoint(state_file, state, key=key),
-    )
+    log = Path(snakemake.log[0])
+    curves = log.with_suffix(".tensorboard")
+    with training_log.tensorboard(curves, is_wanted=snakemake.resources.tensorboard) as on_epoch:
+        trained = training.train_in_processes(
+            volumes,
+            boxes=few_labels.share_of_boxes(boxes, settings=snakemake.params.model, seed=snakemake.params.seed),
+            settings=snakemake.params.model,
+            seed=snakemake.params.seed,
+            memory_mib=snakemake.resources.block_mib,
+            threads=snakemake.threads,
+            device=snakemake.resources.device,
+            processes=snakemake.resources.processes,
+            initial=initial,
+            resume=checkpoint.load_checkpoint(state_file, key=key),
+            on_checkpoint=lambda state: checkpoint.save_checkpoint(state_file, state, key=key),
+            checkpoint_minutes=snakemake.resources.checkpoint_minutes,
+            on_epoch=on_epoch,
+            batch_file=log.with_suffix(".diverged.npz"),
+        )
     model.save_model(
         snakemake.output.model,
         trained,

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import pickle
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ LOGGER = logging.getLogger("voxloom")
 
 @dataclass(frozen=True)
 class TrainState:
-    """Training after a number of epochs. Random numbers need no state: they follow from seed, epoch and step.
+    """Training between two steps. Random numbers need no state: they follow from seed, epoch and step.
 
     Parameters
     ----------
@@ -29,15 +29,25 @@ class TrainState:
     network : dict of str to Tensor
         Weights and running statistics, on the CPU.
     optimiser : dict
-        Its state_dict.
+        Its state_dict, on the CPU.
     best : dict of str to Tensor or None
-        Weights of the best epoch so far, where early stopping keeps them.
+        Weights of the best epoch so far.
     best_epoch : int
         Counted from 1; 0 before there was one.
     best_score : float
-        Its validation average precision.
+        Its validation score; more is better.
     log : list of dict
         Rows of the training log.
+    average : dict of str to Tensor or None
+        The moving average of the weights, where there is one.
+    batches_done : int
+        Of the epoch that has begun; 0 between two epochs.
+    steps_done : int
+        Changes of the weights since training began.
+    losses, norms : list of float
+        Loss and length of the gradient of every step of the epoch that has begun.
+    seconds : float
+        That training took so far, restarts left out.
     """
 
     epochs_done: int
@@ -47,6 +57,34 @@ class TrainState:
     best_epoch: int
     best_score: float
     log: list[dict[str, float | int]]
+    average: dict[str, Tensor] | None = None
+    batches_done: int = 0
+    steps_done: int = 0
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def on_cpu(state: Any) -> Any:
+    """A copy of a state_dict that doesn't change any more.
+
+    Parameters
+    ----------
+    state : dict, list, Tensor or anything else
+        Of a network or an optimiser.
+
+    Returns
+    -------
+    copied : same type
+        Tensors are on the CPU.
+    """
+    if isinstance(state, Tensor):
+        return state.detach().cpu().clone()
+    if isinstance(state, dict):
+        return {key: on_cpu(value) for key, value in state.items()}
+    if isinstance(state, list):
+        return [on_cpu(value) for value in state]
+    return state
 
 
 def training_key(**parts: Any) -> str:
@@ -77,7 +115,7 @@ def save_checkpoint(path: str | Path, state: TrainState, *, key: str) -> None:
         See `training_key`.
     """
     with io.atomic_file(path) as temporary:
-        torch.save({"key": key, **{field.name: getattr(state, field.name) for field in fields(state)}}, temporary)
+        torch.save({"key": key, **{part.name: getattr(state, part.name) for part in fields(state)}}, temporary)
 
 
 def load_checkpoint(path: str | Path, *, key: str) -> TrainState | None:
@@ -113,5 +151,5 @@ def load_checkpoint(path: str | Path, *, key: str) -> TrainState | None:
         raise ModelError(
             f"{path} is no checkpoint of voxloom, or damaged ({reason}); remove it to train anew"
         ) from None
-    LOGGER.info("training goes on after epoch %d, from %s", state.epochs_done, path)
+    LOGGER.info("training goes on after epoch %d and %d batches, from %s", state.epochs_done, state.batches_done, path)
     return state

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import logging
 import os
 from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from voxloom.errors import ModelError
+
+LOGGER = logging.getLogger("voxloom")
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -109,8 +114,38 @@ def memory_format(dimensions: int) -> torch.memory_format:
     return torch.channels_last if dimensions == 2 else torch.channels_last_3d
 
 
+def compiled(network: nn.Module, parallel: nn.Module, example: Tensor, dtype: torch.dtype) -> nn.Module:
+    """A network compiled by ``torch.compile``, or as it is where this machine can't, with a line in the log.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        On its device. A copy of it is tried out.
+    parallel : torch.nn.Module
+        What is compiled: the network, or what joins it with other processes'.
+    example : Tensor, shape (N, C, [Z,] Y, X)
+        A batch, on the device.
+    dtype : torch.dtype
+        Of the arithmetic.
+
+    Returns
+    -------
+    network : torch.nn.Module
+    """
+    try:
+        with arithmetic(example.device, dtype):
+            outputs = torch.compile(copy.deepcopy(network))(example)
+        finest = outputs if isinstance(outputs, Tensor) else outputs[0]
+        finest.float().sum().backward()
+    except Exception as error:  # a missing compiler, an operation it doesn't know: its errors have no common class
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        LOGGER.warning("torch.compile failed, training goes on without it: %s", reason)
+        return parallel
+    return torch.compile(parallel)  # type: ignore[return-value]
+
+
 @contextlib.contextmanager
-def reproducible(*, threads: int) -> Iterator[None]:
+def reproducible(*, threads: int, deterministic: bool = True) -> Iterator[None]:
     """A context in which equal inputs give equal bytes on the same machine; what it sets, it restores.
 
     Parameters
@@ -118,24 +153,26 @@ def reproducible(*, threads: int) -> Iterator[None]:
     threads : int
         Threads of the CPU's arithmetic. Set explicitly, since more threads than cores are several times slower and the
         sums of another number of threads differ in their last digit.
+    deterministic : bool
+        False lets a GPU choose the fastest way, whose sums may differ in their last digit from run to run.
     """
     # cuBLAS reads this when it is first used, and refuses deterministic algorithms without it
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    deterministic: Any = torch.utils.deterministic
+    settings: Any = torch.utils.deterministic
     before = (
         torch.get_num_threads(),
         torch.are_deterministic_algorithms_enabled(),
-        deterministic.fill_uninitialized_memory,
+        settings.fill_uninitialized_memory,
         torch.backends.cudnn.benchmark,
     )
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-    deterministic.fill_uninitialized_memory = False  # no memory is read before it is written; filling costs time
-    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(deterministic)
+    settings.fill_uninitialized_memory = False  # no memory is read before it is written; filling costs time
+    torch.backends.cudnn.benchmark = not deterministic
     try:
         yield
     finally:
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1])
-        deterministic.fill_uninitialized_memory = before[2]
+        settings.fill_uninitialized_memory = before[2]
         torch.backends.cudnn.benchmark = before[3]

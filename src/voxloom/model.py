@@ -68,7 +68,8 @@ def save_model(
 
     Notes
     -----
-    Equal arguments give equal bytes, but for the two columns of times in the training log.
+    Equal arguments give equal bytes, but for the training log's columns of times and memory. Weights of the best or the
+    last epoch, where another one was kept, are beside the kept ones as best.safetensors or last.safetensors.
     """
     from safetensors.torch import save_file
 
@@ -92,8 +93,8 @@ def save_model(
     if initial is not None:
         document["initialised"] = _initialised(trained, initial)
     with io.atomic_directory(folder) as temporary:
-        tensors = {name: tensor.contiguous() for name, tensor in trained.network.state_dict().items()}
-        save_file(tensors, temporary / WEIGHTS)
+        for name, tensors in {Path(WEIGHTS).stem: trained.network.state_dict(), **trained.others}.items():
+            save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary / f"{name}.safetensors")
         (temporary / SETTINGS).write_text(
             f"# The settings that made {WEIGHTS}, and what using it needs. Voxel sizes in um, axes (Z, Y, X).\n"
             + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120),

@@ -111,7 +111,7 @@ def initialise(network: nn.Module, *, seed: int) -> None:
                     module.bias.zero_()
 
 
-def draw_dropout(network: nn.Module, *, samples: int, generator: torch.Generator) -> None:
+def draw_dropout(network: nn.Module, *, samples: int, generator: torch.Generator, share: slice = slice(None)) -> None:
     """Choose the channels that a network with dropout lacks while it learns the next batches.
 
     Parameters
@@ -121,10 +121,12 @@ def draw_dropout(network: nn.Module, *, samples: int, generator: torch.Generator
         In a batch.
     generator : torch.Generator
         On the CPU.
+    share : slice
+        Samples of the batch that this process sees.
     """
     for module in network.modules():
         if isinstance(module, ChannelDropout):
-            module.draw(samples, generator)
+            module.draw(samples, generator, share)
 
 
 def check(network: Mapping[str, Any]) -> None:

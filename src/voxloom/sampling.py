@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,11 +39,27 @@ class Batch:
     mask : Tensor of float32, shape (N, 1, [Z,] Y, X)
         Foreground is 1.
     ignore : Tensor of bool, same shape
+    places : tuple of (str, tuple of int)
+        Volume and first voxel (Z, Y, X) of every sample; may lie outside the volume.
     """
 
     image: Tensor
     mask: Tensor
     ignore: Tensor
+    places: tuple[tuple[str, Shape], ...]
+
+
+_Sample = tuple[NDArray[np.float32], NDArray[np.uint8], tuple[str, Shape]]
+
+
+@contextlib.contextmanager
+def _named_in_errors(volume: str, start: Shape) -> Iterator[None]:
+    """Errors of a loader say what was being read."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"while reading a training sample of volume {volume} at voxel {tuple(map(int, start))}")
+        raise
 
 
 @dataclass(frozen=True)
@@ -230,50 +247,84 @@ class Sampler:
         batch : Batch
             Depends on nothing but the arguments and the sampler's own settings.
         """
+        return self.samples(epoch, self.numbers(step))
+
+    def numbers(self, step: int) -> range:
+        """Which of an epoch's samples a step sees.
+
+        Parameters
+        ----------
+        step : int
+            From 0; below `steps_per_epoch`.
+
+        Returns
+        -------
+        numbers : range
+            Fewer than ``batch_size`` in the last step, where they don't divide.
+        """
         size = self.settings["batch_size"]
-        numbers = range(step * size, min((step + 1) * size, self.samples_per_epoch))
+        return range(step * size, min((step + 1) * size, self.samples_per_epoch))
+
+    def samples(self, epoch: int, numbers: Sequence[int]) -> Batch:
+        """Some samples of an epoch.
+
+        Parameters
+        ----------
+        epoch : int
+            From 0.
+        numbers : sequence of int
+            From 0; below `samples_per_epoch`.
+
+        Returns
+        -------
+        batch : Batch
+        """
         read = self._slice if self.whole_slices else self._patch
-        images, codes = zip(*(read(epoch, number) for number in numbers), strict=True)
+        images, codes, places = zip(*(read(epoch, number) for number in numbers), strict=True)
         joined = np.stack(codes)[:, None]
         mask, ignore = split_annotation(joined)
         return Batch(
             torch.from_numpy(np.stack(images)),
             torch.from_numpy(mask.astype(np.float32)),
             torch.from_numpy(ignore),
+            places,
         )
 
-    def _slice(self, epoch: int, number: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    def _slice(self, epoch: int, number: int) -> _Sample:
         """Image (C, Y, X) and codes (Y, X) of a whole slice."""
         turn, place = divmod(number, len(self.planes))
         order = np.random.default_rng([self.seed, ORDER, epoch, turn]).permutation(len(self.planes))
         volume, z = self.planes[order[place]]
         part = self.parts[volume]
         _, height, width = part.shape
-        window = part.image((z - self.beside, 0, 0), (2 * self.beside + 1, height, width))
+        with _named_in_errors(part.name, (z, 0, 0)):
+            window = part.image((z - self.beside, 0, 0), (2 * self.beside + 1, height, width))
+            codes = part.codes((z, 0, 0), (1, height, width))[0]
         stack = self.normalisations[volume].apply(window[:: self.step])
-        codes = part.codes((z, 0, 0), (1, height, width))[0]
         if self.settings["input"]["size"] is not None:
             stack = scale_image(torch.from_numpy(stack), self.settings["input"]["size"]).numpy()
             codes = scale_codes(codes, self.settings["input"]["size"])
         rows, columns = (reflected(0, n, have) for n, have in zip(self.plane_shape, codes.shape, strict=True))
         padding = [(0, n - have) for n, have in zip(self.plane_shape, codes.shape, strict=True)]
-        return stack[:, rows][:, :, columns], np.pad(codes, padding, constant_values=IGNORE)
+        return stack[:, rows][:, :, columns], np.pad(codes, padding, constant_values=IGNORE), (part.name, (z, 0, 0))
 
-    def _patch(self, epoch: int, number: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    def _patch(self, epoch: int, number: int) -> _Sample:
         """Image (C, Y, X) and codes (Y, X) of a patch, with a Z axis each for 3 dimensions."""
         rng = np.random.default_rng([self.seed, PATCHES, epoch, number])
         by_first = rng.random() < self.settings["annotator_share"]
         is_foreground = rng.random() < self.settings["foreground_share"]
         cell, centre = self._centre(rng, by_first=by_first, is_foreground=is_foreground)
         part = self.parts[cell.volume]
-        start = [
+        z, y, x = (
             _patch_start(*axis)
             for axis in zip(centre, self.patch, cell.box.start, cell.box.stop, part.shape, strict=True)
-        ]
-        codes = part.codes(start, self.patch)
-        window = part.image([start[0] - self.beside, *start[1:]], [self.patch[0] + 2 * self.beside, *self.patch[1:]])
+        )
+        with _named_in_errors(part.name, (z, y, x)):
+            codes = part.codes((z, y, x), self.patch)
+            window = part.image((z - self.beside, y, x), (self.patch[0] + 2 * self.beside, *self.patch[1:]))
         image = self.normalisations[cell.volume].apply(window[:: self.step])
-        return (image, codes[0]) if self.dimensions == 2 else (image[None], codes)
+        place = (part.name, (z, y, x))
+        return (image, codes[0], place) if self.dimensions == 2 else (image[None], codes, place)
 
     def _centre(self, rng: np.random.Generator, *, by_first: bool, is_foreground: bool) -> tuple[_Cell, list[int]]:
         """A voxel of the wanted kind, each with the same probability."""
@@ -284,8 +335,9 @@ class Sampler:
         number = int(np.searchsorted(self.ends[:, kind], chosen, side="right"))
         cell = self.cells[number]
         part = self.parts[cell.volume]
-        codes = part.codes(cell.start, cell.shape)
-        firsts = part.codes(cell.start, cell.shape, first_only=True)
+        with _named_in_errors(part.name, cell.start):
+            codes = part.codes(cell.start, cell.shape)
+            firsts = part.codes(cell.start, cell.shape, first_only=True)
         places = np.flatnonzero(_kinds(codes, firsts)[kind])
         before = int(self.ends[number - 1, kind]) if number else 0
         inside = np.unravel_index(int(places[chosen - before]), cell.shape)

@@ -1,57 +1,39 @@
-"""The training loop, its optimisers and its learning-rate schedules."""
+"""The training loop."""
 
 from __future__ import annotations
 
-import copy
-import itertools
+import dataclasses
 import logging
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from voxloom import devices, initialisation, losses, networks
+from voxloom import devices, divergence, initialisation, losses, networks, optimisation, process_group, training_log
 from voxloom.augment import augment
-from voxloom.checkpoint import TrainState
+from voxloom.checkpoint import TrainState, on_cpu
+from voxloom.divergence import Steps
 from voxloom.errors import ModelError
 from voxloom.initialisation import Initial
 from voxloom.labelled import PartBox, TrainingVolume
-from voxloom.logs import PROGRESS_SECONDS
+from voxloom.loading import Prefetched
+from voxloom.objective import objective
+from voxloom.optimisation import Progress, WeightsAverage
 from voxloom.predictor import check_rotations, prepare
+from voxloom.process_group import ALONE, Group
 from voxloom.sampling import Batch, Sampler
+from voxloom.training_log import Meter, Row
 from voxloom.validation import Scores, Validation
 
 LOGGER = logging.getLogger("voxloom")
 CHECK_STEPS = 10
 AUGMENT, DROPOUT = 3, 4  # streams of random numbers
-
-
-def _constant(*, learning_rate: float, **_: Any) -> float:
-    return learning_rate
-
-
-def _exponential(*, learning_rate: float, epoch: int, factor_per_epoch: float, **_: Any) -> float:
-    return learning_rate * factor_per_epoch**epoch
-
-
-def _cosine(*, learning_rate: float, step: int, steps: int, warmup_steps: int, **_: Any) -> float:
-    if step < warmup_steps:
-        return learning_rate * (step + 1) / (warmup_steps + 1)
-    return learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps)))
-
-
-OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-"""adam adds the weight decay to the gradient (coupled L2), adamw takes it off the weights."""
-
-SCHEDULES: dict[str, Callable[..., float]] = {"constant": _constant, "exponential": _exponential, "cosine": _cosine}
-"""Rate of a step: the same; times factor_per_epoch after every epoch; a linear rise, then half a cosine to 0."""
 
 
 @dataclass(frozen=True)
@@ -65,31 +47,66 @@ class Trained:
     settings : dict
         The model's settings with what training resolved: ``normalisation``, ``spacing_um``, ``positive_weight``.
     log : list of dict
-        One row an epoch; see `LOG_COLUMNS`.
+        One row an epoch; see `training_log.LOG_COLUMNS`.
     kept_epoch : int
         The epoch whose weights were kept, counted from 1.
     counts : dict of str to int
         Annotated and foreground voxels that it learnt and validated from, samples and steps an epoch, parameters.
+    others : dict of str to dict
+        "best" or "last": weights of that epoch, where another one was kept.
     """
 
     network: nn.Module
     settings: dict[str, Any]
-    log: list[dict[str, float | int]]
+    log: list[Row]
     kept_epoch: int
     counts: dict[str, int]
+    others: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
 
-LOG_COLUMNS = (
-    "epoch",
-    "step",
-    "learning_rate",
-    "training_loss",
-    "validation_loss",
-    "validation_average_precision",
-    "validation_f1",
-    "samples_per_s",
-    "seconds",
-)
+def train_in_processes(
+    volumes: Mapping[str, TrainingVolume],
+    *,
+    processes: int,
+    memory_mib: float,
+    threads: int,
+    device: str = "auto",
+    on_checkpoint: Callable[[TrainState], None] | None = None,
+    on_epoch: Callable[[Row], None] | None = None,
+    **arguments: Any,
+) -> Trained:
+    """Train a network by several processes, each with a share of every batch.
+
+    Parameters
+    ----------
+    volumes : mapping of str to TrainingVolume
+        Arrays or stored volumes, which the other processes open too.
+    processes : int
+        On GPUs each has one of its own; on a CPU they share memory and threads.
+    memory_mib, threads, device, on_checkpoint, on_epoch
+        As in `train`; memory and threads of all processes together.
+    **arguments
+        Of `train`.
+
+    Returns
+    -------
+    trained : Trained
+        That of one process with the same batches, but for rounding.
+
+    Raises
+    ------
+    ModelError
+        As `train`; or if another process fails, with its words.
+    """
+    share = {
+        "volumes": volumes,
+        "memory_mib": memory_mib / processes,
+        "threads": max(1, threads // processes),
+        "device": device,
+        **arguments,
+    }
+    with process_group.started(processes, device=device, work=train, arguments=share) as group:
+        return train(**share, on_checkpoint=on_checkpoint, on_epoch=on_epoch, group=group)
 
 
 def train(
@@ -104,6 +121,10 @@ def train(
     initial: Initial | None = None,
     resume: TrainState | None = None,
     on_checkpoint: Callable[[TrainState], None] | None = None,
+    on_epoch: Callable[[Row], None] | None = None,
+    checkpoint_minutes: float = math.inf,
+    batch_file: str | Path | None = None,
+    group: Group = ALONE,
 ) -> Trained:
     """Train a network.
 
@@ -126,7 +147,14 @@ def train(
     resume : TrainState, optional
         Goes on from here; the result is that of an uninterrupted training, bit by bit on the same machine.
     on_checkpoint : callable, optional
-        Called with a `TrainState` after every epoch.
+        Called with a `TrainState` after every epoch, and within epochs every `checkpoint_minutes`.
+    on_epoch : callable, optional
+        Called with every row of the training log, those before `resume` first.
+    checkpoint_minutes : float
+    batch_file : str or Path, optional
+        Where the batch is kept that made the loss no number, for inspection.
+    group : Group
+        This process's place among those that train together.
 
     Returns
     -------
@@ -139,12 +167,10 @@ def train(
     SplitError
         If there are no training boxes.
     """
-    where = devices.choose_device(device)
+    where = devices.choose_device(group.device(device))
     dtype = devices.choose_precision(settings["precision"], where)
     loss_function = losses.chosen(settings["loss"], target="mask")
-    optimiser_class = _named(OPTIMISERS, "optimiser", settings["optimiser"]["name"])
-    schedule = _named(SCHEDULES, "schedule", settings["schedule"]["name"])
-    with devices.reproducible(threads=threads):
+    with devices.reproducible(threads=threads, deterministic=settings["deterministic"]):
         sampler = Sampler(volumes, boxes=boxes, settings=settings, seed=seed, memory_mib=0.5 * memory_mib)
         sampler.refuse_reads_across_the_gap()
         validation = Validation(volumes, boxes=boxes, settings=settings)
@@ -157,87 +183,108 @@ def train(
             "positive_weight": sampler.positive_weight,
         }
         check_rotations(resolved)
-        network = networks.build(settings["network"], seed=seed)
+
+        def see(batch: Batch, epoch: int, number: int) -> tuple[Tensor, Tensor, Tensor]:
+            """What the network sees of a batch, on its device."""
+            image, mask, ignore = augment(
+                *(tensor.to(where, non_blocking=True) for tensor in (batch.image, batch.mask, batch.ignore)),
+                probabilities=settings["augment"],
+                spacing_um=spacing_um,
+                deviation=sampler.normalisation.unit_deviation,
+                generator=_generator(seed, AUGMENT, epoch, number),
+            )
+            return image.contiguous(memory_format=devices.memory_format(image.ndim - 2)), mask, ignore
+
+        network = group.with_joint_statistics(networks.build(settings["network"], seed=seed), where)
         frozen = initialisation.begin(network, initial)
         network = network.to(where, memory_format=devices.memory_format(settings["network"]["dimensions"]))  # type: ignore[call-overload]
-        optimiser = optimiser_class(
-            initialisation.learning(network),
-            lr=settings["optimiser"]["learning_rate"],
-            weight_decay=settings["optimiser"]["weight_decay"],
-        )
-        state = resume or TrainState(0, _on_cpu(network), optimiser.state_dict(), None, 0, -math.inf, [])
-        network.load_state_dict(state.network)
-        optimiser.load_state_dict(state.optimiser)
-        epochs, steps = settings["epochs"], sampler.steps_per_epoch
-        LOGGER.info(
-            "training on %s in %s: %d %s an epoch, %d epochs, %d parameters",
-            where,
-            str(dtype).removeprefix("torch."),
-            sampler.samples_per_epoch,
-            "slices" if sampler.whole_slices else "patches",
-            epochs,
-            _parameters(network),
-        )
+        parallel = group.joined(network, where)
+        optimiser = optimisation.build_optimiser(settings, network)
+        average = WeightsAverage(network, decay=settings["weights_average"]) if settings["weights_average"] else None
+        state = resume or _beginning(network, optimiser, average)
+        _restore(state, network, optimiser, average)
+        forward = parallel
+        if settings["compile"]:
+            forward = devices.compiled(network, parallel, see(sampler.batch(0, 0), 0, 0)[0], dtype)
+        epochs, batches, together = settings["epochs"], sampler.steps_per_epoch, settings["accumulate_batches"]
+        steps_per_epoch = math.ceil(batches / together)
+        budget = _Budget(settings["max_minutes"], spent_s=state.seconds)
+        _say_beginning(where, dtype, sampler, network, settings, group)
+        for former in state.log if on_epoch else ():
+            on_epoch(former)  # type: ignore[misc]
 
-        while state.epochs_done < epochs and not _stops_early(state, settings):
-            epoch, begin = state.epochs_done, time.monotonic()
-            said = begin
+        while state.epochs_done < epochs and not _stops_early(state, settings) and not budget.is_spent:
+            epoch, saved, rate = state.epochs_done, time.monotonic(), 0.0
+            steps = Steps(state.losses, state.norms)
+            meter = Meter(epoch, epochs, samples=sampler.samples_per_epoch, steps=steps_per_epoch, before=len(steps))
+            loader = Prefetched(
+                lambda number, epoch=epoch: _share(sampler, epoch, number, group),  # type: ignore[misc]
+                range(state.batches_done, batches),
+                workers=1 if threads < 4 else threads // 2,
+            )
             network.train()
             for module in frozen:
                 module.eval()
-            steps_losses: list[Tensor] = []
-            learning_rate = 0.0
-            for step, batch in enumerate(_prefetched(sampler, epoch, workers=1 if threads < 4 else threads // 2)):
-                learning_rate = schedule(
-                    step=epoch * steps + step,
-                    steps=epochs * steps,
-                    epoch=epoch,
-                    learning_rate=settings["optimiser"]["learning_rate"],
-                    factor_per_epoch=settings["schedule"]["factor_per_epoch"],
-                    warmup_steps=settings["schedule"]["warmup_steps"],
+            for number, batch in loader:
+                networks.draw_dropout(
+                    network,
+                    samples=len(sampler.numbers(number)),
+                    generator=_generator(seed, DROPOUT, epoch, number),
+                    share=_place(sampler, number, group),
                 )
-                for group in optimiser.param_groups:
-                    group["lr"] = learning_rate
-                image, mask, ignore = augment(
-                    *(tensor.to(where, non_blocking=True) for tensor in (batch.image, batch.mask, batch.ignore)),
-                    probabilities=settings["augment"],
-                    spacing_um=spacing_um,
-                    deviation=sampler.normalisation.unit_deviation,
-                    generator=_generator(seed, AUGMENT, epoch, step),
-                )
-                image = image.contiguous(memory_format=devices.memory_format(image.ndim - 2))
-                networks.draw_dropout(network, samples=len(image), generator=_generator(seed, DROPOUT, epoch, step))
-                with devices.arithmetic(where, dtype):
-                    logits = network(image)
-                loss = loss_function(logits, mask, ignore, positive_weight=sampler.positive_weight)
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
-                steps_losses.append(loss.detach())
-                if (step + 1) % CHECK_STEPS == 0 or step + 1 == steps:
-                    _check_finite(steps_losses, epoch * steps, learning_rate)
-                    said = _log_steps(steps_losses, epoch, sampler, begin, said)
-            seconds_learning = time.monotonic() - begin
-            # mirrored and turned tiles would take many times as long and rank the epochs alike
-            predictor = prepare(
-                network,
-                resolved,
-                memory_mib=0.3 * memory_mib,
-                device=str(where),
-                precision=settings["precision"],
-                has_flips=False,
-                has_rotations=False,
-            )
-            scores = validation.score(predictor, loss=loss_function, positive_weight=sampler.positive_weight)
-            row = _row(epoch, steps, learning_rate, steps_losses, scores, sampler, seconds_learning, begin)
-            state = _advanced(state, network, optimiser, row, scores, keeps_best=_keeps_best(settings))
-            _log_epoch(row, epochs)
-            if on_checkpoint is not None:
+                image, mask, ignore = see(batch, epoch, number)
+                is_step = (number + 1) % together == 0 or number + 1 == batches
+                with group.gradients(parallel, are_joined=is_step):
+                    with devices.arithmetic(where, dtype):
+                        outputs = forward(image)
+                    loss = objective(
+                        outputs, mask, ignore, loss=loss_function, positive_weight=sampler.positive_weight, group=group
+                    )
+                    loss = loss / min(together, batches - number // together * together)
+                    (loss * group.size).backward()  # type: ignore[no-untyped-call]
+                steps.add(loss)
+                if not is_step:
+                    continue
+                progress = Progress(state.steps_done + len(steps), epochs * steps_per_epoch, epoch, budget.share)
+                rate = optimisation.learning_rate(settings, progress)
+                steps.end(optimisation.change_weights(network, optimiser, rate=rate, longest=settings["gradient_clip"]))
+                if average:
+                    average.update(network, step=progress.step)
+                budget.look(group)
+                is_last = number + 1 == batches or budget.is_spent
+                if len(steps) % CHECK_STEPS == 0 or is_last:
+                    bad = steps.read()
+                    if bad is not None:
+                        in_step = range(bad * together, min((bad + 1) * together, batches))
+                        seen = [
+                            (see(sampler.batch(epoch, k), epoch, k), sampler.batch(epoch, k).places) for k in in_step
+                        ]
+                        divergence.stop(
+                            steps, bad, seen, before=state.steps_done, learning_rate=rate, batch_file=batch_file
+                        )
+                    meter.say_step(steps.losses)
+                    if on_checkpoint and not is_last and time.monotonic() - saved >= 60 * checkpoint_minutes:
+                        on_checkpoint(_in_epoch(state, network, optimiser, average, steps, number + 1, budget.spent_s))
+                        saved = time.monotonic()
+                if budget.is_spent:
+                    break
+            meter.learnt()
+            kept = average.network if average else network
+            scores = _scores(validation, kept, resolved, loss_function, str(where), 0.3 * memory_mib, group)
+            row = meter.row(state.steps_done + len(steps), rate, steps.losses, steps.norms, scores, loader.waited_s)
+            budget.look(group)
+            state = _after_epoch(state, network, optimiser, average, row, scores, budget.spent_s, settings)
+            training_log.say_epoch(row, epochs=epochs, seconds_left=budget.left_s)
+            if on_epoch:
+                on_epoch(row)
+            if on_checkpoint:
                 on_checkpoint(state)
 
-        if _stops_early(state, settings) and state.epochs_done < epochs:
-            LOGGER.info("stopped after epoch %d: no better since epoch %d", state.epochs_done, state.best_epoch)
-        network.load_state_dict(state.best if state.best is not None else state.network)
+        _say_end(state, settings)
+        last, best = state.average or state.network, state.best
+        keeps_best = _keeps_best(settings) and best is not None
+        network = networks.build(settings["network"], seed=seed)
+        network.load_state_dict(best if keeps_best and best is not None else last)
         counts = {
             "parameters": _parameters(network),
             "training_annotated_voxels": sampler.annotated_voxels,
@@ -245,29 +292,62 @@ def train(
             "validation_annotated_voxels": validation.annotated_voxels,
             "validation_foreground_voxels": validation.foreground_voxels,
             "samples_per_epoch": sampler.samples_per_epoch,
-            "steps_per_epoch": steps,
+            "steps_per_epoch": steps_per_epoch,
         }
-        kept = state.best_epoch if state.best is not None else state.epochs_done
-        return Trained(network.cpu().eval(), resolved, state.log, kept, counts)
+        others = {}
+        if best is not None and state.best_epoch != state.epochs_done:
+            others = {"last": last} if keeps_best else {"best": best}
+        epoch = state.best_epoch if keeps_best else state.epochs_done
+        return Trained(network.eval(), resolved, state.log, epoch, counts, others)
 
 
-def _named(known: Mapping[str, Any], what: str, name: str) -> Any:
-    if name not in known:
-        raise ModelError(f"{what}.name must be one of {', '.join(sorted(known))}, got {name!r}")
-    return known[name]
+class _Budget:
+    """The wall-clock time of a training, and how much of it is spent; in several processes the first one's clock."""
+
+    def __init__(self, minutes: float | None, *, spent_s: float) -> None:
+        self.seconds = math.inf if minutes is None else 60.0 * minutes
+        self.begin, self.spent_s = time.monotonic() - spent_s, spent_s
+
+    def look(self, group: Group) -> None:
+        self.spent_s = time.monotonic() - self.begin
+        if self.seconds < math.inf:
+            (self.spent_s,) = group.agreed(self.spent_s)
+
+    @property
+    def share(self) -> float:
+        return min(1.0, self.spent_s / self.seconds)
+
+    @property
+    def is_spent(self) -> bool:
+        return self.spent_s >= self.seconds
+
+    @property
+    def left_s(self) -> float:
+        return self.seconds - self.spent_s
+
+
+def _place(sampler: Sampler, number: int, group: Group) -> slice:
+    """Which samples of a batch this process sees; the first where there is none left for it."""
+    share = group.share(range(len(sampler.numbers(number))))
+    return slice(share[0], share[-1] + 1) if len(share) else slice(0, 1)
+
+
+def _share(sampler: Sampler, epoch: int, number: int, group: Group) -> Batch:
+    """What this process sees of a batch; where there is nothing left for it, a sample that counts for nothing."""
+    numbers = sampler.numbers(number)
+    batch = sampler.samples(epoch, numbers[_place(sampler, number, group)])
+    if len(group.share(numbers)):
+        return batch
+    return dataclasses.replace(batch, ignore=torch.ones_like(batch.ignore))
+
+
+def _generator(seed: int, stream: int, epoch: int, number: int) -> torch.Generator:
+    state = np.random.SeedSequence([seed, stream, epoch, number]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
 
 def _parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
-
-
-def _on_cpu(network: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
-
-
-def _generator(seed: int, stream: int, epoch: int, step: int) -> torch.Generator:
-    state = np.random.SeedSequence([seed, stream, epoch, step]).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
 
 def _spacing(volumes: Mapping[str, TrainingVolume], sampler: Sampler) -> tuple[float, float, float]:
@@ -286,124 +366,150 @@ def _check_validation(validation: Validation, settings: Mapping[str, Any]) -> No
     found = f"the validation boxes hold {validation.annotated_voxels} annotated voxels and no foreground"
     if _keeps_best(settings):
         raise ModelError(
-            f"early_stopping_epochs chooses the epoch with the best validation average precision, but {found}; "
-            "set it to null, or give the split a larger validation_fraction"
+            f"keep: best and early_stopping_epochs choose the epoch with the best validation score, but {found}; set "
+            "early_stopping_epochs to null and keep to last, or give the split a larger validation_fraction"
         )
-    LOGGER.warning("%s: average precision and F1 stay empty in the training log", found)
+    LOGGER.warning("%s: average precision, F1 and IoU stay empty in the training log", found)
 
 
 def _keeps_best(settings: Mapping[str, Any]) -> bool:
-    return settings["early_stopping_epochs"] is not None
+    return settings["keep"] == "best" or (settings["keep"] == "auto" and settings["early_stopping_epochs"] is not None)
 
 
 def _stops_early(state: TrainState, settings: Mapping[str, Any]) -> bool:
-    return _keeps_best(settings) and state.epochs_done - state.best_epoch >= settings["early_stopping_epochs"]
+    patience = settings["early_stopping_epochs"]
+    return patience is not None and state.epochs_done - state.best_epoch >= patience
 
 
-def _prefetched(sampler: Sampler, epoch: int, *, workers: int) -> Iterator[Batch]:
-    """The batches of an epoch in order; the next ones are made while the network learns."""
-    waiting = iter(range(sampler.steps_per_epoch))
-    made: deque[Future[Batch]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        for step in itertools.islice(waiting, workers + 1):
-            made.append(pool.submit(sampler.batch, epoch, step))
-        try:
-            while made:
-                batch = made.popleft().result()
-                for step in itertools.islice(waiting, 1):
-                    made.append(pool.submit(sampler.batch, epoch, step))
-                yield batch
-        finally:
-            for future in made:
-                future.cancel()
-
-
-def _check_finite(steps_losses: list[Tensor], before: int, learning_rate: float) -> None:
-    values = torch.stack(steps_losses[-CHECK_STEPS:])
-    bad = torch.nonzero(~torch.isfinite(values)).flatten()
-    if len(bad):
-        step = before + len(steps_losses) - len(values) + int(bad[0]) + 1
-        raise ModelError(
-            f"the loss became {float(values[bad[0]])} at step {step}, at a learning rate of {learning_rate:.3g}: "
-            f"training diverged; lower optimiser.learning_rate (to {learning_rate / 10:.1g}, say), or set precision to "
-            "float32"
+def _scores(
+    validation: Validation,
+    network: nn.Module,
+    settings: Mapping[str, Any],
+    loss: losses.Loss,
+    device: str,
+    memory_mib: float,
+    group: Group,
+) -> Scores:
+    """Validate in the first process, and tell the others."""
+    scores = Scores(math.nan, math.nan, math.nan, math.nan)
+    if group.is_first:
+        # mirrored and turned tiles would take many times as long and rank the epochs alike
+        predictor = prepare(
+            network,
+            settings,
+            memory_mib=memory_mib,
+            device=device,
+            precision=settings["precision"],
+            has_flips=False,
+            has_rotations=False,
         )
+        scores = validation.score(predictor, loss=loss, positive_weight=settings["positive_weight"])
+    return Scores(*group.agreed(*dataclasses.astuple(scores)))
 
 
-def _row(
-    epoch: int,
-    steps: int,
-    learning_rate: float,
-    steps_losses: list[Tensor],
-    scores: Scores,
-    sampler: Sampler,
-    seconds_learning: float,
-    begin: float,
-) -> dict[str, float | int]:
-    values = (
-        epoch + 1,
-        (epoch + 1) * steps,
-        learning_rate,
-        float(torch.stack(steps_losses).double().mean()),
-        scores.loss,
-        scores.average_precision,
-        scores.f1,
-        sampler.samples_per_epoch / seconds_learning,
-        time.monotonic() - begin,
+def _beginning(network: nn.Module, optimiser: torch.optim.Optimizer, average: WeightsAverage | None) -> TrainState:
+    return TrainState(
+        0,
+        on_cpu(network.state_dict()),
+        on_cpu(optimiser.state_dict()),
+        None,
+        0,
+        -math.inf,
+        [],
+        average=on_cpu(average.network.state_dict()) if average else None,
     )
-    return dict(zip(LOG_COLUMNS, values, strict=True))
 
 
-def _advanced(
+def _restore(
+    state: TrainState, network: nn.Module, optimiser: torch.optim.Optimizer, average: WeightsAverage | None
+) -> None:
+    network.load_state_dict(state.network)
+    optimiser.load_state_dict(state.optimiser)
+    if average and state.average is not None:
+        average.network.load_state_dict(state.average)
+
+
+def _in_epoch(
     state: TrainState,
     network: nn.Module,
     optimiser: torch.optim.Optimizer,
-    row: dict[str, float | int],
+    average: WeightsAverage | None,
+    steps: Steps,
+    batches_done: int,
+    seconds: float,
+) -> TrainState:
+    """The state within an epoch."""
+    return dataclasses.replace(
+        state,
+        network=on_cpu(network.state_dict()),
+        optimiser=on_cpu(optimiser.state_dict()),
+        average=on_cpu(average.network.state_dict()) if average else None,
+        batches_done=batches_done,
+        losses=list(steps.losses),
+        norms=list(steps.norms),
+        seconds=seconds,
+    )
+
+
+def _after_epoch(
+    state: TrainState,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    average: WeightsAverage | None,
+    row: Row,
     scores: Scores,
-    *,
-    keeps_best: bool,
+    seconds: float,
+    settings: Mapping[str, Any],
 ) -> TrainState:
     """The state after one more epoch."""
-    weights = _on_cpu(network)
-    is_best = scores.average_precision > state.best_score
+    weights = on_cpu(network.state_dict())
+    averaged = on_cpu(average.network.state_dict()) if average else None
+    goodness = scores.goodness(settings["validation_metric"])
+    is_best = goodness > state.best_score
     return TrainState(
         epochs_done=state.epochs_done + 1,
         network=weights,
-        optimiser=copy.deepcopy(optimiser.state_dict()),
-        best=(weights if is_best else state.best) if keeps_best else None,
+        optimiser=on_cpu(optimiser.state_dict()),
+        best=(averaged or weights) if is_best else state.best,
         best_epoch=state.epochs_done + 1 if is_best else state.best_epoch,
-        best_score=scores.average_precision if is_best else state.best_score,
+        best_score=goodness if is_best else state.best_score,
         log=[*state.log, row],
+        average=averaged,
+        steps_done=int(row["step"]),
+        seconds=seconds,
     )
 
 
-def _log_steps(steps_losses: list[Tensor], epoch: int, sampler: Sampler, begin: float, said: float) -> float:
-    """Now and then a line; returns when the last one was said."""
-    now, done, steps = time.monotonic(), len(steps_losses), sampler.steps_per_epoch
-    if now - said < PROGRESS_SECONDS or done == steps:
-        return said
-    seconds = (now - begin) / done
+def _say_beginning(
+    where: torch.device,
+    dtype: torch.dtype,
+    sampler: Sampler,
+    network: nn.Module,
+    settings: Mapping[str, Any],
+    group: Group,
+) -> None:
     LOGGER.info(
-        "epoch %d: step %d/%d, loss %.4f, %.3g samples/s, %.0f s left in this epoch",
-        epoch + 1,
-        done,
-        steps,
-        float(torch.stack(steps_losses[-CHECK_STEPS:]).mean()),
-        sampler.settings["batch_size"] / seconds,
-        (steps - done) * seconds,
+        "training on %s in %s%s: %d %s an epoch, %d epochs, %d parameters",
+        where,
+        str(dtype).removeprefix("torch."),
+        f" by {group.size} processes" if group.size > 1 else "",
+        sampler.samples_per_epoch,
+        "slices" if sampler.whole_slices else "patches",
+        settings["epochs"],
+        _parameters(network),
     )
-    return now
+    if settings["max_minutes"] is not None:
+        LOGGER.info(
+            "training ends after %g minutes at the latest, and its learning rate may follow the clock: equal seeds "
+            "don't give equal bytes",
+            settings["max_minutes"],
+        )
 
 
-def _log_epoch(row: Mapping[str, float], epochs: int) -> None:
-    LOGGER.info(
-        "epoch %d/%d: loss %.4f, validation loss %.4f, AP %.4f, F1 %.4f; %.3g samples/s, %.0f s left",
-        row["epoch"],
-        epochs,
-        row["training_loss"],
-        row["validation_loss"],
-        row["validation_average_precision"],
-        row["validation_f1"],
-        row["samples_per_s"],
-        row["seconds"] * (epochs - row["epoch"]),
-    )
+def _say_end(state: TrainState, settings: Mapping[str, Any]) -> None:
+    if state.epochs_done == settings["epochs"]:
+        return
+    if _stops_early(state, settings):
+        LOGGER.info("stopped after epoch %d: no better since epoch %d", state.epochs_done, state.best_epoch)
+    else:
+        LOGGER.info("stopped in epoch %d: max_minutes (%g) are over", state.epochs_done, settings["max_minutes"])

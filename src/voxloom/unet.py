@@ -285,7 +285,7 @@ class ChannelDropout(nn.Module):
         self.share, self.channels = share, channels
         self.factors: Tensor | None = None
 
-    def draw(self, samples: int, generator: torch.Generator) -> None:
+    def draw(self, samples: int, generator: torch.Generator, share: slice) -> None:
         """Choose the channels that the next batches lack.
 
         Parameters
@@ -294,8 +294,10 @@ class ChannelDropout(nn.Module):
             In a batch.
         generator : torch.Generator
             On the CPU.
+        share : slice
+            Samples that this process sees.
         """
-        kept = torch.rand((samples, self.channels), generator=generator) >= self.share
+        kept = torch.rand((samples, self.channels), generator=generator)[share] >= self.share
         self.factors = kept / (1 - self.share)
 
     def forward(self, x: Tensor) -> Tensor:

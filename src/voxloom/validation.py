@@ -35,13 +35,28 @@ class Scores:
     ----------
     loss : float
         Of the probabilities; NaN without annotated voxels.
-    average_precision, f1 : float
-        F1 at its best threshold; NaN without foreground.
+    average_precision, f1, iou : float
+        F1 and IoU at the best threshold of each; NaN without foreground.
     """
 
     loss: float
     average_precision: float
     f1: float
+    iou: float
+
+    def goodness(self, metric: str) -> float:
+        """How good the epoch was.
+
+        Parameters
+        ----------
+        metric : {"average_precision", "f1", "iou", "loss"}
+
+        Returns
+        -------
+        value : float
+            More is better, for the loss too.
+        """
+        return -self.loss if metric == "loss" else float(getattr(self, metric))
 
 
 @dataclass(frozen=True)
@@ -51,6 +66,11 @@ class _Piece:
     part: LabelledVolume
     start: Shape
     stop: Shape
+    has_foreground: bool
+
+    @property
+    def voxels(self) -> int:
+        return math.prod(np.subtract(self.stop, self.start).tolist())
 
 
 class Validation:
@@ -71,7 +91,8 @@ class Validation:
     Notes
     -----
     Beyond `MOST_VOXELS` voxels, evenly spaced pieces are taken, always the same ones, so that validating a large volume
-    doesn't take longer than learning from it.
+    doesn't take longer than learning from it. Pieces with foreground and pieces without are thinned out alike, and one
+    with foreground is always kept.
     """
 
     def __init__(
@@ -89,13 +110,7 @@ class Validation:
                     self.foreground_voxels += int(np.count_nonzero(codes == 1))
                     self.annotated_voxels += int(np.count_nonzero(codes != IGNORE))
                     _append(pieces, part, codes, start)
-        voxels = sum(math.prod(np.subtract(piece.stop, piece.start)) for piece in pieces)
-        every = math.ceil(voxels / MOST_VOXELS) if voxels else 1
-        if every > 1:
-            LOGGER.info(
-                "validation looks at every %dth of %d pieces: they hold %.3g voxels", every, len(pieces), voxels
-            )
-        self.pieces = pieces[::every]
+        self.pieces = _thinned(pieces)
         self._normalisations: dict[str, Mapping[str, Any]] = {}
 
     def _for_volume(self, predictor: Predictor, part: LabelledVolume) -> Predictor:
@@ -131,12 +146,27 @@ class Validation:
             sums = sums + counted.double().numpy()
             histogram += metrics.joint_histogram(np.rint(probability * 255).astype(np.uint8), mask, ignore=ignore)
         if not histogram.sum():
-            return Scores(math.nan, math.nan, math.nan)
+            return Scores(math.nan, math.nan, math.nan, math.nan)
         value = float(loss.value(torch.as_tensor(sums)))
         if not histogram[1].sum():
-            return Scores(value, math.nan, math.nan)
+            return Scores(value, math.nan, math.nan, math.nan)
         _, f1 = metrics.best_threshold(histogram, metric="f1")
-        return Scores(value, float(metrics.average_precision(histogram)), float(f1))
+        _, iou = metrics.best_threshold(histogram, metric="iou")
+        return Scores(value, float(metrics.average_precision(histogram)), f1, iou)
+
+
+def _thinned(pieces: list[_Piece]) -> list[_Piece]:
+    """As many pieces as hold `MOST_VOXELS`, in their order."""
+    voxels = sum(piece.voxels for piece in pieces)
+    every = math.ceil(voxels / MOST_VOXELS)
+    if every <= 1:
+        return pieces
+    kept = []
+    for has_foreground in (True, False):
+        alike = [number for number, piece in enumerate(pieces) if piece.has_foreground == has_foreground]
+        kept += alike[::every]
+    LOGGER.info("validation looks at %d of %d pieces: they hold %.3g voxels", len(kept), len(pieces), voxels)
+    return [pieces[number] for number in sorted(kept)]
 
 
 def _as_batch(box: NDArray[Any], dimensions: int) -> Tensor:
@@ -155,6 +185,7 @@ def _append(pieces: list[_Piece], part: LabelledVolume, codes: NDArray[np.uint8]
         seen = np.flatnonzero(annotated.any(axis=tuple(other for other in range(3) if other != axis)))
         ranges.append((start[axis] + int(seen[0]), start[axis] + int(seen[-1]) + 1))
     (z, z_to), (y, y_to), (x, x_to) = ranges
+    has_foreground = bool((codes == 1).any())
     last = pieces[-1] if pieces else None
     if (
         last is not None
@@ -164,6 +195,6 @@ def _append(pieces: list[_Piece], part: LabelledVolume, codes: NDArray[np.uint8]
         and last.start[1:] == (y, x)
         and z - last.start[0] < SLAB
     ):
-        pieces[-1] = _Piece(part, last.start, (z_to, y_to, x_to))
+        pieces[-1] = _Piece(part, last.start, (z_to, y_to, x_to), last.has_foreground or has_foreground)
     else:
-        pieces.append(_Piece(part, (z, y, x), (z_to, y_to, x_to)))
+        pieces.append(_Piece(part, (z, y, x), (z_to, y_to, x_to), has_foreground))

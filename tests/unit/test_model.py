@@ -15,7 +15,8 @@ from voxloom.errors import ModelError
 from voxloom.initialisation import Initial, SeenBox
 from voxloom.model import load_model, save_model
 from voxloom.pretrained import read_initial
-from voxloom.training import LOG_COLUMNS, Trained
+from voxloom.training import Trained
+from voxloom.training_log import LOG_COLUMNS
 
 NETWORK = {"name": "unet", "dimensions": 2, "widths": [4, 8], "slices": 3, "slice_step": 1, "norm": "batch"}
 SETTINGS = {
@@ -38,7 +39,13 @@ ROWS = [{"fold": 0, "volume": "cube", "part": "train", "z_from": 0, "z_to": 10}]
 def trained():
     network = networks.build(NETWORK, seed=5).to(memory_format=torch.channels_last)
     log = [
-        dict(zip(LOG_COLUMNS, (k, 10 * k, 0.1 / k, 1 / k, 1.2 / k, 0.4 * k, math.nan, 5.0, 2.0), strict=True))
+        dict(
+            zip(
+                LOG_COLUMNS,
+                (k, 10 * k, 0.1 / k, 1 / k, 3.0, 1.2 / k, 0.4 * k, math.nan, 0.3, 5.0, 0.01, 600.0, math.nan, 2.0),
+                strict=True,
+            )
+        )
         for k in (1, 2)
     ]
     return Trained(network, SETTINGS, log, 2, COUNTS)

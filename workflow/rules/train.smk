@@ -18,6 +18,9 @@ rule train:
         mem_mb=memory_mib,
         block_mib=block_mib,
         device=CONFIG["resources"]["device"],
+        processes=CONFIG["resources"]["processes"],
+        checkpoint_minutes=CONFIG["resources"]["checkpoint_minutes"],
+        tensorboard=int(CONFIG["resources"]["tensorboard"]),
     params:
         model=lookup("{task}/models/{model}", within=TASKS),
         seed=lookup("{task}/seed", within=TASKS),
