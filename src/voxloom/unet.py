@@ -285,7 +285,7 @@ class ChannelDropout(nn.Module):
         self.share, self.channels = share, channels
         self.factors: Tensor | None = None
 
-    def draw(self, samples: int, generator: torch.Generator, share: slice) -> None:
+    def draw(self, samples: int, generator: torch.Generator, share: slice = slice(None)) -> None:
         """Choose the channels that the next batches lack.
 
         Parameters
