@@ -64,10 +64,16 @@ def axis_tiles(start: int, stop: int, size: int, *, edge: int, halo: int, factor
     --------
     >>> [tile.read for tile in axis_tiles(0, 100, 100, edge=64, halo=5, factor=4)]
     [(0, 56), (44, 100)]
+
+    What fits at once is read at once, however far a voxel sees:
+
+    >>> [tile.read for tile in axis_tiles(0, 512, 512, edge=640, halo=891, factor=128)]
+    [(0, 512)]
     """
-    count = math.ceil((stop - start) / max(edge - 2 * halo, factor))
-    length = math.ceil((stop - start) / count)
     end = math.ceil(size / factor) * factor
+    fits = min(stop + halo, end) - max(start - halo, 0) <= edge
+    count = 1 if fits else math.ceil((stop - start) / max(edge - 2 * halo, factor))
+    length = math.ceil((stop - start) / count)
     tiles = []
     for low in range(start, stop, length):
         high = min(low + length, stop)

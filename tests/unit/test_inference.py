@@ -132,6 +132,11 @@ def test_tiles_cover_the_range_once_and_begin_on_the_pooling_grid(arguments):
         assert tile.read[1] >= arguments["size"] or tile.read[1] - tile.core[1] >= 23
 
 
+def test_a_slice_that_fits_is_read_once_however_far_the_network_sees():
+    tiles = axis_tiles(start=0, stop=500, size=500, edge=640, halo=891, factor=128)
+    assert [(tile.core, tile.read) for tile in tiles] == [((0, 500), (0, 512))]
+
+
 def symmetries(*, flips, rotations):
     """Quarter turns and mirrors of slices as NumPy does them: a function and the one that undoes it."""
     for quarters in range(4) if rotations else (0,):
