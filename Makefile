@@ -13,7 +13,7 @@ export UV_TORCH_BACKEND ?= auto
 endif
 export PYTHONNOUSERSITE := 1
 
-.PHONY: demo test docs bench clean
+.PHONY: demo test docs bench bench-training clean
 
 demo: $(VENV)/.ready
 	$(VENV)/bin/snakemake --cores $(CORES)
@@ -27,6 +27,10 @@ docs: $(VENV)/.ready  ## rewrite the pages that come from the code
 
 bench: $(VENV)/.ready  ## measure peak memory and time of the stages; rewrites docs/performance.md
 	$(VENV)/bin/python benchmarks/run.py
+
+bench-training: $(VENV)/.ready  ## measure training, an hour and more; rewrites docs/training_results.md
+	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install --quiet --no-deps --requirement benchmarks/requirements.txt
+	$(VENV)/bin/python benchmarks/run.py --training
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -1,91 +1,92 @@
-"""Runs every benchmark of memory and writes benchmarks/results.json and docs/performance.md from it.
+"""Runs the benchmarks and writes benchmarks/results.json and the pages in docs/ that show it.
 
-    python benchmarks/run.py [--only STAGE ...]
+    python benchmarks/run.py [--only STAGE ...]              # memory of the stages: docs/performance.md
+    python benchmarks/run.py --training [--only PART ...]    # training: docs/training_results.md
+    python benchmarks/run.py --pages                         # only write the pages anew
 
-Each stage runs in a process of its own on a synthetic uint8 volume of 1024^3 voxels, made by streaming; a few GiB of
-disk and some minutes. With --only, the other stages keep the figures of their last run.
+Each runs in a process of its own. The memory of a stage is measured on a synthetic uint8 volume of 1024^3 voxels, made
+by streaming: a few GiB of disk and some minutes. Training takes an hour on an otherwise idle machine. With --only, the
+others keep the figures of their last run.
 """
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import pages
+from timing import hardware
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
-PAGE = HERE.parent / "docs" / "performance.md"
-LIMIT_MIB = 4096
-RUNS = {
+STAGES = {
     "convert": ["convert_memory.py"],
     "annotate, distance": ["annotate_memory.py"],
     "predict": ["predict_memory.py", "--slices", "64"],
     "predict, scaled slices": ["predict_memory.py", "--size", "96", "96"],
     "evaluate": ["evaluate_memory.py"],
 }
-NOTES = {
-    "predict": "native resolution, 64 slices of 1024 × 1024; the depth of a slab, not of the volume, decides the peak",
-    "predict, scaled slices": "all 1024 slices, scaled to 96 × 96",
+TRAINING = {
+    "membranes": ["training_membranes.py"],
+    "loader": ["training_loader.py"],
+    "step": ["training_step.py"],
+    "step on a GPU": ["training_step.py", "--device", "cuda", "--base-3d", "32", "--edge-3d", "128", "--batch", "2"],
+    "precision": ["training_precision.py"],
+    "memory": ["training_memory.py"],
+    "first result": ["first_result.py"],
 }
-INTRODUCTION = """\
-# Memory and time, measured
-
-<!-- Written by benchmarks/run.py; run `make bench`. -->
-
-Peak memory of each stage on a uint8 volume of 1024³ voxels, the whole process counted: interpreter, libraries, blocks.
-The limit is {limit} MiB. Each stage ran once, in a process of its own, on {hardware}; times on a shared machine are
-context, not promises.
-
-| stage | volume | budget given [MiB] | peak [MiB] | time [s] | within the limit |
-|---|---|---|---|---|---|
-"""
 
 
-def hardware() -> str:
-    model = platform.machine()
-    cpu = Path("/proc/cpuinfo")
-    if cpu.is_file():
-        names = [
-            line.split(":", 1)[1].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")
-        ]
-        model = names[0] if names else model
-    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{os.cpu_count()} cores of {model}, {memory_gib:.0f} GiB"
-
-
-def run(name: str, command: list[str]) -> list[dict[str, object]]:
+def run(name: str, command: list[str]) -> list[dict[str, Any]]:
+    """Run one benchmark; the records that it printed."""
     print(f"{name}: {' '.join(command)}", flush=True)
-    done = subprocess.run(
-        [sys.executable, str(HERE / command[0]), *command[1:]], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, str(HERE / command[0]), *command[1:]], stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        raise SystemExit(f"{name} failed:\n{done.stdout}{done.stderr}")
+        raise SystemExit(f"{name} failed:\n{done.stdout}")
     said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    lines = [line for line in said if line["stage"] != "generate"]
-    for line in lines:
+    for line in said:
         print(f"  {line}", flush=True)
-    return [{**line, "name": name if len(lines) == 1 else line["stage"], "hardware": hardware()} for line in lines]
+    return said
+
+
+def of_stage(name: str, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records of a stage's memory, without that of making its input."""
+    lines = [line for line in lines if line["stage"] != "generate"]
+    return [
+        {
+            **line,
+            "name": name if len(lines) == 1 else line["stage"],
+            "hardware": hardware(),
+            "limit": pages.LIMIT_MIB,
+            "holds": line["peak_mib"] < pages.LIMIT_MIB,
+        }
+        for line in lines
+    ]
+
+
+def keep(records: dict[str, dict[str, Any]], said: list[dict[str, Any]]) -> None:
+    """Replace the records of the same name, and write all of them."""
+    records.update({record["name"]: record for record in said})
+    RESULTS.write_text(json.dumps(list(records.values()), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS))
-    records = {r["name"]: r for r in json.loads(RESULTS.read_text())} if RESULTS.is_file() else {}
-    for name in parser.parse_args().only:
-        for record in run(name, RUNS[name]):
-            records[str(record["name"])] = {**record, "limit": LIMIT_MIB, "holds": record["peak_mib"] < LIMIT_MIB}
-            RESULTS.write_text(json.dumps(list(records.values()), indent=1) + "\n")
-    rows = []
-    for name, record in records.items():
-        volume = NOTES.get(name, "1024 × 1024 × 1024")
-        budget = record.get("memory_mib", "–")
-        holds = "yes" if record["holds"] else "**no**"
-        rows.append(f"| {name} | {volume} | {budget} | {record['peak_mib']} | {record['seconds']} | {holds} |")
-    hardwares = " and ".join(dict.fromkeys(str(r["hardware"]) for r in records.values()))
-    PAGE.write_text(INTRODUCTION.format(limit=LIMIT_MIB, hardware=hardwares) + "\n".join(rows) + "\n")
-    print(f"wrote {RESULTS.relative_to(HERE.parent)} and {PAGE.relative_to(HERE.parent)}")
+    parser.add_argument("--training", action="store_true", help="the benchmarks of training")
+    parser.add_argument("--pages", action="store_true", help="run nothing")
+    parser.add_argument("--only", nargs="+", choices=[*STAGES, *TRAINING])
+    options = parser.parse_args()
+    chosen: Mapping[str, list[str]] = TRAINING if options.training else STAGES
+    records = {record["name"]: record for record in json.loads(RESULTS.read_text(encoding="utf-8"))}
+    for name, command in chosen.items() if not options.pages else ():
+        if options.only is None or name in options.only:
+            said = run(name, command)
+            keep(records, said if options.training else of_stage(name, said))
+    for path in pages.write(list(records.values())):
+        print(f"wrote {path.relative_to(HERE.parent)}")
 
 
 if __name__ == "__main__":
