@@ -17,6 +17,7 @@ include: "workflow/rules/fetch.smk"  # an address             -> raw file (examp
 include: "workflow/rules/convert.smk"  # raw file               -> volume
 include: "workflow/rules/annotate.smk"  # volume, recipe         -> annotation
 include: "workflow/rules/distance.smk"  # annotation             -> distance map
+include: "workflow/rules/plan.smk"  # volumes, annotations   -> settings of models that ask for a plan
 include: "workflow/rules/split.smk"  # annotations            -> boxes that train, validate, test
 include: "workflow/rules/train.smk"  # volumes, annotations   -> model
 include: "workflow/rules/predict.smk"  # volume, model          -> prediction

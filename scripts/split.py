@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from voxloom import audit, io, network_reach, split, split_figure
+from voxloom import audit, io, network_reach, plan_file, split, split_figure
 from voxloom.figures import save_figure
 from voxloom.logs import log_to
 
@@ -15,9 +15,10 @@ with log_to(snakemake.log[0]):
         split.SplitVolume(name=name, region=region, shape=image.shape, spacing_um=image.spacing_um)
         for (name, image), region in zip(images.items(), snakemake.params.regions, strict=True)
     ]
+    planned = plan_file.resolved_models(snakemake.params.planned, snakemake.input.plan)
     reaches = [
         network_reach.native_reach(settings, image.shape[-2:])
-        for settings in snakemake.params.networks
+        for settings in [*snakemake.params.networks, *planned.values()]
         for image in images.values()
     ]
     given = dict(snakemake.params.split)

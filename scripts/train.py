@@ -3,32 +3,35 @@
 import csv
 from pathlib import Path
 
-from voxloom import checkpoint, few_labels, io, labelled, model, pretrained, provenance, training, training_log
+from voxloom import (
+    checkpoint,
+    few_labels,
+    io,
+    labelled,
+    model,
+    plan_file,
+    pretrained,
+    provenance,
+    training,
+    training_log,
+)
 from voxloom.logs import log_to
 
 with log_to(snakemake.log[0]):
     fold = int(snakemake.wildcards.fold)
     images = io.open_volumes(snakemake.input.volumes)
     annotations = io.open_annotations(snakemake.input.annotations)
-    order = snakemake.params.model["learn_from"]
-    volumes = {
-        name: labelled.TrainingVolume(
-            image=image,
-            annotations=tuple(annotations.get(who, {}).get(name) for who in order),
-            spacing_um=image.spacing_um,
-        )
-        for name, image in images.items()
-    }
+    name = snakemake.wildcards.model
+    settings = plan_file.resolved_models({name: snakemake.params.model}, snakemake.input.plan)[name]
+    volumes = labelled.training_volumes(images, annotations, settings["learn_from"])
     with open(snakemake.input.split, newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if int(row["fold"]) == fold]
     data = {name: image.metadata["source"] for name, image in images.items()}
     boxes = labelled.boxes_of_fold(rows, fold=fold)
-    initial = pretrained.read_initial(
-        next(iter(snakemake.input.initial), None), freeze=snakemake.params.model["freeze"]
-    )
-    pretrained.refuse_leaks(initial, part_boxes=boxes, volumes=volumes, data=data, settings=snakemake.params.model)
+    initial = pretrained.read_initial(next(iter(snakemake.input.initial), None), freeze=settings["freeze"])
+    pretrained.refuse_leaks(initial, part_boxes=boxes, volumes=volumes, data=data, settings=settings)
     key = checkpoint.training_key(
-        settings=snakemake.params.model,
+        settings=settings,
         seed=snakemake.params.seed,
         split=rows,
         data=data,
@@ -42,8 +45,8 @@ with log_to(snakemake.log[0]):
     with training_log.tensorboard(curves, is_wanted=snakemake.resources.tensorboard) as on_epoch:
         trained = training.train_in_processes(
             volumes,
-            boxes=few_labels.share_of_boxes(boxes, settings=snakemake.params.model, seed=snakemake.params.seed),
-            settings=snakemake.params.model,
+            boxes=few_labels.share_of_boxes(boxes, settings=settings, seed=snakemake.params.seed),
+            settings=settings,
             seed=snakemake.params.seed,
             memory_mib=snakemake.resources.block_mib,
             threads=snakemake.threads,
@@ -60,7 +63,8 @@ with log_to(snakemake.log[0]):
         snakemake.output.model,
         trained,
         task=snakemake.wildcards.task,
-        model=snakemake.wildcards.model,
+        model=name,
+        plan=plan_file.plan_of(name, snakemake.input.plan),
         fold=fold,
         seed=snakemake.params.seed,
         split_rows=rows,

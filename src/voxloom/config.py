@@ -25,6 +25,9 @@ from voxloom.errors import ConfigError
 VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 INTEGER_COLUMNS = ("slices",)
 SIZE_COLUMN = "voxel_size_um"
+AUTO = "auto"
+GIVEN = "given"
+"""Key of a model's settings that only a model with ``network: auto`` has: what the task file itself says of it."""
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -144,7 +147,7 @@ def read_tasks(
     tasks = {}
     for task, models in chosen.items():
         path = Path(folder) / f"{task}.yaml"
-        settings = check(read_yaml(path), schema, name=path)
+        settings = check_task(read_yaml(path), schema, name=path)
         for model in models:
             if model not in settings["models"]:
                 raise ConfigError(
@@ -156,6 +159,49 @@ def read_tasks(
             chosen_model["network"] = network_settings.resolved(chosen_model["network"])
         tasks[task] = settings
     return tasks
+
+
+def check_task(document: Any, schema: dict[str, Any], *, name: str | Path) -> Any:
+    """Check a task file; what a model with ``network: auto`` leaves open is a plan's to say.
+
+    Parameters
+    ----------
+    document : object
+        As read from YAML. Not modified.
+    schema : dict
+        The task's.
+    name : str or Path
+        The file, for the messages.
+
+    Returns
+    -------
+    complete : object
+        As `check`; a model with ``network: auto`` also has a key "given", what the file itself says of it.
+
+    Raises
+    ------
+    ConfigError
+        As `check`.
+    """
+    document = copy.deepcopy(document)
+    models = document.get("models") if isinstance(document, dict) else None
+    models = models if isinstance(models, dict) else {}
+    given = {
+        model: copy.deepcopy(settings)
+        for model, settings in models.items()
+        if isinstance(settings, dict) and settings.get("network") == AUTO
+    }
+    for settings in (models[model] for model in given):
+        settings["network"] = {}
+        # only so that nothing is missing: the plan's value replaces it, unless the file has one
+        optimiser = settings.setdefault("optimiser", {})
+        if isinstance(optimiser, dict):
+            optimiser.setdefault("learning_rate", 1.0)
+    complete = check(document, schema, name=name)
+    for model, settings in given.items():
+        own = {key: value for key, value in settings.items() if key != "network"}
+        complete["models"][model][GIVEN] = json.loads(json.dumps(own, sort_keys=True))
+    return complete
 
 
 def read_volumes(path: str | Path, schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -241,9 +287,7 @@ def _with_defaults(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> 
             if key not in value and "default" in part:
                 value[key] = copy.deepcopy(part["default"])
             if key in value:
-                value[key] = _with_defaults(
-                    {} if value[key] is None and part.get("type") == "object" else value[key], part, root
-                )
+                value[key] = _with_defaults({} if value[key] is None and _is_section(part) else value[key], part, root)
         other = schema.get("additionalProperties")
         if isinstance(other, dict):
             for key in value.keys() - schema.get("properties", {}).keys():
@@ -251,6 +295,12 @@ def _with_defaults(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> 
     elif isinstance(value, list) and isinstance(schema.get("items"), dict):
         value = [_with_defaults(item, schema["items"], root) for item in value]
     return value
+
+
+def _is_section(schema: dict[str, Any]) -> bool:
+    """Whether a key without anything below it is a section of nothing but defaults."""
+    kinds = schema.get("type", [])
+    return kinds == "object" or ("object" in kinds and "null" not in kinds)
 
 
 def _resolved(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:

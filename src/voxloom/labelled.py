@@ -36,6 +36,35 @@ class TrainingVolume:
     spacing_um: tuple[float, float, float]
 
 
+def training_volumes(
+    images: Mapping[str, Any], annotations: Mapping[str, Mapping[str, Readable]], learn_from: Sequence[str]
+) -> dict[str, TrainingVolume]:
+    """What a model learns from.
+
+    Parameters
+    ----------
+    images : mapping of str to StoredVolume
+        By volume.
+    annotations : mapping of str to mapping of str to array-like of uint8
+        By annotator, then by volume.
+    learn_from : sequence of str
+        Annotators, the winning ones first.
+
+    Returns
+    -------
+    volumes : dict of str to TrainingVolume
+        Every image, annotated or not.
+    """
+    return {
+        name: TrainingVolume(
+            image=image,
+            annotations=tuple(annotations.get(who, {}).get(name) for who in learn_from),
+            spacing_um=image.spacing_um,
+        )
+        for name, image in images.items()
+    }
+
+
 @dataclass(frozen=True)
 class PartBox:
     """One row of a split's table: a box of a volume that trains, validates or tests.

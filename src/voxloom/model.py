@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from voxloom import io
+from voxloom import io, plan_file
 from voxloom.errors import ModelError
 from voxloom.intensity import Normalisation
 from voxloom.model_card import card
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FORMAT = "voxloom model 1"
 WEIGHTS, SETTINGS, LOG, SPLIT, CARD = "weights.safetensors", "model.yaml", "training_log.csv", "split.csv", "README.md"
 INIT_REPORT, SEEN_BEFORE = "init_report.csv", "seen_before.csv"
+PLAN = "plan.yaml"
 NEEDED = ("network", "input", "normalisation", "spacing_um", "precision", "test_time_flips")
 
 
@@ -42,6 +43,7 @@ def save_model(
     git_commit: str,
     is_synthetic: bool,
     initial: Initial | None = None,
+    plan: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model's folder, whole or not at all.
 
@@ -65,6 +67,8 @@ def save_model(
     initial : Initial, optional
         What training began with; init_report.csv then says what became of each tensor, and seen_before.csv which labels
         are in the weights already.
+    plan : mapping, optional
+        What chose the settings of a model whose network is auto, and why; kept as plan.yaml.
 
     Notes
     -----
@@ -104,6 +108,8 @@ def save_model(
         write_table(temporary / SPLIT, split_rows)
         if initial is not None:
             _write_beginning(temporary, trained, initial)
+        if plan is not None:
+            plan_file.write_plan(temporary / PLAN, plan)
         figure = training_figure.draw(
             trained.log, kept_epoch=trained.kept_epoch, title=f"{task} / {model} / fold {fold}"
         )

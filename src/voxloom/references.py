@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from voxloom import network_reach, network_settings
+from voxloom.config import GIVEN
 from voxloom.errors import ConfigError
 
 WEIGHT_FILES = (".safetensors", ".pt", ".pth")
@@ -191,6 +192,8 @@ def _model_problems(model: dict[str, Any], known: list[str]) -> Iterator[str]:
             yield f"learn_from names {name!r}; volumes.tsv has no column annotation_{name}{_near(name, known)}"
     if model["loss"]["terms"] and model["loss"]["name"] != "bce":
         yield f"loss.name is {model['loss']['name']!r} and loss.terms is given too; add it to terms and remove name"
+    if GIVEN in model:
+        return  # what the plan chooses fits together
     yield from network_settings.problems(network)
     if network["dimensions"] == 3 and given["size"]:
         yield "input.size scales slices, which a network of 3 dimensions doesn't see; use null and input.patch_voxels"

@@ -13,6 +13,7 @@ from voxloom import (
     report_page,
     report_panels,
     report_pictures,
+    report_plan,
     report_scores,
     report_training,
     report_viewer,
@@ -274,6 +275,7 @@ def training(material: Material) -> str:
                 caption=caption,
             )
         )
+        parts += report_plan.plans(material, task.name)
     return "\n".join(parts) or paragraph("No model was trained.", kind="note")
 
 

@@ -47,6 +47,30 @@ def test_every_published_network_can_be_configured():
         assert properties[key]["enum"] == [*known, None]
 
 
+def test_a_model_with_an_auto_network_keeps_what_the_file_says_of_it():
+    models = {"a": {"network": "auto", "augment": {"flip": 1}}, "b": {"network": "auto"}}
+    task = config.check_task({**TASK, "models": models}, schema("task"), name="t")
+    assert task["models"]["a"]["given"] == {"augment": {"flip": 1}}
+    assert task["models"]["b"]["given"] == {}
+    assert task["models"]["b"]["learn_from"] == ["annotation"]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            {"network": "atuo", "optimiser": {"learning_rate": 1}},
+            r"models.m.network is 'atuo', which doesn't fit .*or auto",
+        ),
+        ({"network": "auto", "batchsize": 2}, r"models.m.batchsize is not a key; did you mean 'batch_size'\?"),
+        ({"network": "auto", "epochs": 0}, r"models.m.epochs is 0; must be at least 1"),
+    ],
+)
+def test_a_wrong_key_beside_an_auto_network_is_named(model, message):
+    with pytest.raises(ConfigError, match=message):
+        config.check_task({**TASK, "models": {"m": model}}, schema("task"), name="t")
+
+
 def test_step_defaults_are_filled_in_inside_recipes():
     steps = [{"threshold": {"above": 3}}, {"subtract": [{"threshold": {"above": 9}}, {"grow": {"grow_um": 4}}]}]
     recipe = check_task(annotate={"recipe": steps})["annotate"]["recipe"]

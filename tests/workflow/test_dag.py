@@ -32,6 +32,15 @@ def test_a_model_that_begins_with_another_is_trained_after_it_and_again_when_it_
     assert finished.planned() == {**both, "report": 1}
 
 
+def test_a_model_with_an_auto_network_asks_for_a_plan(finished):
+    finished.edit("config/tasks/vessels.yaml", "  best:\n", "  auto:\n    network: auto\n  best:\n")
+    finished.edit("config/config.yaml", "vessels: [as-published, best]", "vessels: [as-published, best, auto]")
+    planned = finished.planned()
+    assert planned["plan"] == 1
+    assert planned["train"] == 3, "the split must keep the parts as far apart as the planned network sees"
+    assert "annotate" not in planned
+
+
 def test_a_changed_recipe_step_reruns_annotate_and_what_follows_for_that_task(finished):
     finished.edit("config/tasks/vessels.yaml", "grow_um: 4.0", "grow_um: 4.5")
     assert finished.planned() == {

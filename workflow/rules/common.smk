@@ -9,7 +9,7 @@ ROOT = Path(str(workflow.current_basedir)).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # Snakemake hands its sys.path on to every script, whatever runs it
 
 from voxloom import config as checked
-from voxloom import network_reach, provenance, references
+from voxloom import network_reach, plan_file, provenance, references
 from voxloom.errors import ConfigError
 from voxloom.references import one_of
 
@@ -26,6 +26,7 @@ try:
     VOLUMES = checked.read_volumes(CONFIG["volumes"], schema("volumes"))
     TASKS = checked.read_tasks(CONFIG["tasks"], folder=CONFIG["task_folder"], schema=schema("task"))
     references.check_references(CONFIG, VOLUMES, TASKS)
+    plan_file.check_plans(TASKS, schema("task"))
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
@@ -89,10 +90,42 @@ def split_networks(wildcards):
     """What decides how far the task's networks see; nothing else of a model moves the split."""
     seen = []
     for model in TASKS[wildcards.task]["models"].values():
+        if plan_file.is_auto(model):
+            continue  # its plan says how far it sees
         network = {key: model["network"][key] for key in network_reach.KEYS}
         reach = {"network": network, "input": {"size": model["input"]["size"]}}
         seen += [reach] if reach not in seen else []
     return sorted(seen, key=str)
+
+
+def auto_models(wildcards):
+    """The task's models that wait for a plan, with nothing of their settings but what the plan depends on."""
+    return plan_file.to_plan(TASKS[wildcards.task]["models"])
+
+
+def auto_inputs(wildcards):
+    """What of the task's models that wait for a plan decides, beside the plan, how far they see."""
+    return {
+        name: {"network": model["network"], "given": {"input": model["given"].get("input", {})}}
+        for name, model in auto_models(wildcards).items()
+    }
+
+
+def task_plan(wildcards):
+    """The plan of the task's models whose network is auto; none where there is no such model."""
+    plan = TASKS[wildcards.task]["plan"] or f"results/plans/{wildcards.task}.yaml"
+    return plan if auto_models(wildcards) else []
+
+
+def model_plan(wildcards):
+    """The plan of a model whose network is auto."""
+    return task_plan(wildcards) if wildcards.model in auto_models(wildcards) else []
+
+
+def planned_annotations(wildcards):
+    """Annotations that the task's models with a plan learn from."""
+    names = [name for model in auto_models(wildcards).values() for name in model["learn_from"]]
+    return annotation_stores(wildcards.task, names)
 
 
 def annotation_store(task, volume, name):
@@ -138,6 +171,11 @@ def page_of_report():
 def scientific_configuration():
     """The configuration without what a job may use of the machine; other threads need no other report."""
     return {key: value for key, value in CONFIG.items() if key != "resources"}
+
+
+def tasks_as_written():
+    """The tasks, without the defaults that a plan replaces."""
+    return {name: {**task, "models": plan_file.shown(task["models"])} for name, task in TASKS.items()}
 
 
 def run_files(pattern, volume=("",)):

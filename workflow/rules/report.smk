@@ -40,7 +40,7 @@ rule report:
         regions={name: row["region"] for name, row in VOLUMES.items()},
         drawn=[name for name, row in VOLUMES.items() if "annotation" not in row],
         against={task: settings["evaluate"]["against"] for task, settings in TASKS.items()},
-        configuration={"config": scientific_configuration(), "tasks": TASKS},
+        configuration={"config": scientific_configuration(), "tasks": tasks_as_written()},
         code=code_version("report"),
     script:
         "../../scripts/report.py"

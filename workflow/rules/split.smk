@@ -3,6 +3,7 @@ rule split:
     input:
         volumes=collect("results/volumes/{volume}.zarr", volume=VOLUMES),
         annotations=collect("results/annotations/{{task}}/{volume}.zarr", volume=VOLUMES),
+        plan=task_plan,
     output:
         split="results/splits/{task}.csv",
         audit="results/splits/{task}.audit.csv",
@@ -23,6 +24,7 @@ rule split:
         seed=lookup("{task}/seed", within=TASKS),
         regions=[row["region"] for row in VOLUMES.values()],
         networks=split_networks,
+        planned=auto_inputs,
         code=code_version("split"),
     script:
         "../../scripts/split.py"

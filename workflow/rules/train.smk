@@ -5,6 +5,7 @@ rule train:
         annotations=learnt_annotations,
         split=rules.split.output.split,
         initial=initial_model,
+        plan=model_plan,
     output:
         model=directory("results/models/{task}/{model}/{fold}"),
     log:
