@@ -22,7 +22,6 @@ from voxloom.predictor import Predictor
 from voxloom.volume import IGNORE, split_annotation
 
 LOGGER = logging.getLogger("voxloom")
-MOST_VOXELS = 2**26
 SLAB = 16
 BLOCK = 128
 
@@ -90,9 +89,9 @@ class Validation:
 
     Notes
     -----
-    Beyond `MOST_VOXELS` voxels, evenly spaced pieces are taken, always the same ones, so that validating a large volume
-    doesn't take longer than learning from it. Pieces with foreground and pieces without are thinned out alike, and one
-    with foreground is always kept.
+    Beyond the model's ``validation_voxels``, evenly spaced pieces are taken, always the same ones, so that validating a
+    large volume doesn't take longer than learning from it. Pieces with foreground and pieces without are thinned out
+    alike, and one with foreground is always kept.
     """
 
     def __init__(
@@ -109,8 +108,8 @@ class Validation:
                     codes = part.codes(start, [axis.stop - axis.start for axis in block.core])
                     self.foreground_voxels += int(np.count_nonzero(codes == 1))
                     self.annotated_voxels += int(np.count_nonzero(codes != IGNORE))
-                    _append(pieces, part, codes, start)
-        self.pieces = _thinned(pieces)
+                    pieces += _annotated_box(part, codes, start)
+        self.pieces = _joined(_thinned(pieces, most_voxels=settings["validation_voxels"]))
         self._normalisations: dict[str, Mapping[str, Any]] = {}
 
     def _for_volume(self, predictor: Predictor, part: LabelledVolume) -> Predictor:
@@ -155,10 +154,10 @@ class Validation:
         return Scores(value, float(metrics.average_precision(histogram)), f1, iou)
 
 
-def _thinned(pieces: list[_Piece]) -> list[_Piece]:
-    """As many pieces as hold `MOST_VOXELS`, in their order."""
+def _thinned(pieces: list[_Piece], *, most_voxels: int) -> list[_Piece]:
+    """As many pieces as hold `most_voxels`, in their order."""
     voxels = sum(piece.voxels for piece in pieces)
-    every = math.ceil(voxels / MOST_VOXELS)
+    every = math.ceil(voxels / most_voxels)
     if every <= 1:
         return pieces
     kept = []
@@ -175,26 +174,33 @@ def _as_batch(box: NDArray[Any], dimensions: int) -> Tensor:
     return batch[:, None] if dimensions == 2 else batch[None, None]
 
 
-def _append(pieces: list[_Piece], part: LabelledVolume, codes: NDArray[np.uint8], start: Sequence[int]) -> None:
-    """Add the box of the annotated voxels; joined with the slice before it where both are alike."""
+def _annotated_box(part: LabelledVolume, codes: NDArray[np.uint8], start: Sequence[int]) -> list[_Piece]:
+    """The smallest box with all annotated voxels; none where there are none."""
     annotated = codes != IGNORE
     if not annotated.any():
-        return
+        return []
     ranges = []
     for axis in range(3):
         seen = np.flatnonzero(annotated.any(axis=tuple(other for other in range(3) if other != axis)))
         ranges.append((start[axis] + int(seen[0]), start[axis] + int(seen[-1]) + 1))
     (z, z_to), (y, y_to), (x, x_to) = ranges
-    has_foreground = bool((codes == 1).any())
-    last = pieces[-1] if pieces else None
-    if (
-        last is not None
-        and last.part is part
-        and codes.shape[0] == 1
-        and last.stop == (z, y_to, x_to)
-        and last.start[1:] == (y, x)
-        and z - last.start[0] < SLAB
-    ):
-        pieces[-1] = _Piece(part, last.start, (z_to, y_to, x_to), last.has_foreground or has_foreground)
-    else:
-        pieces.append(_Piece(part, (z, y, x), (z_to, y_to, x_to), has_foreground))
+    return [_Piece(part, (z, y, x), (z_to, y_to, x_to), bool((codes == 1).any()))]
+
+
+def _joined(pieces: list[_Piece]) -> list[_Piece]:
+    """Neighbouring slices that are annotated alike as slabs, which are predicted at once."""
+    slabs: list[_Piece] = []
+    for piece in pieces:
+        last = slabs[-1] if slabs else None
+        if (
+            last is not None
+            and last.part is piece.part
+            and piece.stop[0] == piece.start[0] + 1
+            and last.stop == (piece.start[0], *piece.stop[1:])
+            and last.start[1:] == piece.start[1:]
+            and piece.start[0] - last.start[0] < SLAB
+        ):
+            slabs[-1] = _Piece(piece.part, last.start, piece.stop, last.has_foreground or piece.has_foreground)
+        else:
+            slabs.append(piece)
+    return slabs

@@ -62,6 +62,7 @@ def settings(**changes):
         "annotator_share": 0.0,
         "augment": AUGMENT,
         "early_stopping_epochs": None,
+        "validation_voxels": 2**26,
         "precision": "float32",
         "test_time_flips": False,
     }
