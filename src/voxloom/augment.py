@@ -2,167 +2,121 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-SCALES = (0.85, 1.15)
-CONTRASTS = (0.75, 1.33)
-BRIGHTNESS_DEVIATIONS = 0.3
-GAMMAS = (0.7, 1.5)
-NOISE_DEVIATIONS = 0.3
-BLUR_VOXELS = 1.0
+from voxloom import augment_sections, augment_space
+from voxloom.augment_draws import Draws, draw
+from voxloom.augment_sections import FAULTS, MISALIGNED
+from voxloom.augment_space import MOVES
+from voxloom.augment_values import VALUES, Change
+from voxloom.errors import ModelError
+
+# noise and the like belong to the detector, which sees a section that is out of focus, but none that is missing
+CHANGES: dict[str, Change] = {
+    "blurred_section": FAULTS["blurred_section"],
+    "dark_section": FAULTS["dark_section"],
+    **VALUES,
+    "missing_section": FAULTS["missing_section"],
+}
+"""Changes of grey values, in their order."""
+
+NAMES = (*MOVES, MISALIGNED, *CHANGES)
+"""Every augmentation; each has its probability in section ``augment`` of a model."""
 
 
+def check_augment(settings: Mapping[str, Any], *, network: Mapping[str, Any], spacing_um: Sequence[float]) -> None:
+    """Say what is wrong with section ``augment`` of a model.
+
+    Parameters
+    ----------
+    settings : mapping
+        Probability of each of `NAMES`, and elastic_sigma_um and elastic_amplitude_um.
+    network : mapping
+        Section ``network`` of the model.
+    spacing_um : sequence of float
+        Voxel edge lengths (Z, Y, X) of the samples.
+
+    Raises
+    ------
+    ModelError
+        If an augmentation leaves nothing to learn from, or folds the image.
+    """
+    if settings["missing_section"] > 0 and network["dimensions"] == 2 and network["slices"] == 1:
+        raise ModelError(
+            f"augment.missing_section is {settings['missing_section']}, but the network sees one slice: without it "
+            "nothing is left to learn from; set it to 0, or network.slices to 3"
+        )
+    if settings["elastic"] > 0:
+        augment_space.elastic_lengths_um(settings, spacing_um)
+
+
+@torch.no_grad()
 def augment(
     image: Tensor,
     mask: Tensor,
     ignore: Tensor,
     *,
-    probabilities: Mapping[str, float],
+    settings: Mapping[str, Any],
     spacing_um: Sequence[float],
     deviation: float,
     generator: torch.Generator,
+    first: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Change every sample of a batch at random.
 
     Parameters
     ----------
     image : Tensor of float32, shape (N, C, [Z,] Y, X)
-        Without a Z axis the channels are neighbouring slices.
+        Without a Z axis the channels are neighbouring slices. Not modified.
     mask : Tensor of float32, shape (N, 1, [Z,] Y, X)
-        Foreground is 1.
+        Foreground is 1, or any number is a label. Not modified.
     ignore : Tensor of bool, same shape as `mask`
-    probabilities : mapping
-        Probability of each of flip (along each axis), rotate90, affine, contrast, gamma, noise and blur for a sample.
+        Not modified.
+    settings : mapping
+        Probability of each of `NAMES` for a sample, and elastic_sigma_um and elastic_amplitude_um.
     spacing_um : sequence of float
-        Voxel edge lengths (Z, Y, X). Rotations are in the plane and in micrometres; quarter turns need equal spacing
-        along Y and X and square patches, else only half turns are made.
+        Voxel edge lengths (Z, Y, X) of the samples. Turns, scales and warps keep lengths in micrometres; they are in
+        the plane unless voxels are isotropic. Quarter turns need equal spacing along Y and X and square patches, else
+        only half turns are made.
     deviation : float
         Standard deviation of the training set's image in units of `image`; noise and brightness are shares of it.
     generator : torch.Generator
         On the CPU, whatever the device of the tensors.
+    first : int
+        Place of the first sample in the step's whole batch, where several processes share it: what happens to a sample
+        depends on the generator and its place only, and not on which other augmentations are switched on.
 
     Returns
     -------
     image, mask, ignore : Tensor
-        Of the same shapes. Where an affine change looks outside the patch the image is reflected and nothing counts as
+        Of the same shapes. Where a move looks outside the patch the image is reflected and nothing counts as
         annotated.
     """
-    samples = []
-    for one_image, one_mask, one_ignore in zip(image, mask, ignore, strict=True):
-        labels = torch.cat([one_mask, one_ignore.to(one_mask.dtype)])  # (2, [Z,] Y, X)
-        moved, labels = _move(one_image, labels, probabilities, spacing_um, generator)
-        samples.append((_change_values(moved, probabilities, deviation, generator), labels[:1], labels[1:] > 0.5))
-    images, masks, ignores = zip(*samples, strict=True)
-    return torch.stack(images), torch.stack(masks), torch.stack(ignores)
+    draws = draw(NAMES, probabilities=settings, samples=len(image), first=first, generator=generator)
+    if any(draws.chosen(name) for name in (*MOVES, MISALIGNED)):
+        labels = torch.cat([mask, (~ignore).to(mask.dtype)], dim=1)
+        image, labels = augment_space.moved(image, labels, draws=draws, settings=settings, spacing_um=spacing_um)
+        image, labels = augment_sections.misaligned(image, labels, draws=draws)
+        mask, ignore = labels[:, :-1], labels[:, -1:] == 0
+    for name, change in CHANGES.items():
+        image = _changed(image, change, draws, name, spacing_um=spacing_um, deviation=deviation)
+    return image, mask, ignore
 
 
-def _move(
-    image: Tensor,
-    labels: Tensor,
-    probabilities: Mapping[str, float],
-    spacing_um: Sequence[float],
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    for axis in (-3, -2, -1):
-        if _happens(probabilities["flip"], generator):
-            image = image.flip(axis)
-            # along Z, slices that are channels are reversed; the labels are of the middle one and stay
-            labels = labels.flip(axis) if axis > -3 or labels.ndim == 4 else labels
-    if _happens(probabilities["rotate90"], generator):
-        turns = int(torch.randint(1, 4, (), generator=generator))
-        if not math.isclose(spacing_um[1], spacing_um[2], rel_tol=1e-3) or image.shape[-1] != image.shape[-2]:
-            turns = 2
-        image, labels = image.rot90(turns, (-2, -1)), labels.rot90(turns, (-2, -1))
-    if _happens(probabilities["affine"], generator):
-        angle = _uniform(-math.pi, math.pi, generator)
-        scale = _uniform(*SCALES, generator)
-        image, labels = turn_and_scale(image, labels, angle=angle, scale=scale, spacing_um=spacing_um)
-    return image, labels
-
-
-def turn_and_scale(
-    image: Tensor, labels: Tensor, *, angle: float, scale: float, spacing_um: Sequence[float]
-) -> tuple[Tensor, Tensor]:
-    """Rotate and scale a patch in the plane about its centre.
-
-    Parameters
-    ----------
-    image : Tensor of float32, shape (C, [Z,] Y, X)
-        Interpolated linearly, reflected at its border.
-    labels : Tensor of float32, shape (2, [Z,] Y, X)
-        Mask and ignore; nearest neighbour, ignored outside.
-    angle : float
-        Radians, from X towards Y.
-    scale : float
-        Above 1 enlarges.
-    spacing_um : sequence of float
-        Voxel edge lengths (Z, Y, X); a rotation keeps lengths in micrometres.
-
-    Returns
-    -------
-    image, labels : Tensor
-    """
-    height, width = image.shape[-2] * spacing_um[1], image.shape[-1] * spacing_um[2]  # um
-    cosine, sine = math.cos(angle) / scale, math.sin(angle) / scale
-    # from a place in the result, -1 to 1 along (X, Y), to the place in the patch that is shown there
-    theta = torch.tensor([[cosine, sine * height / width, 0.0], [-sine * width / height, cosine, 0.0]])
-    planes = image.reshape(1, -1, *image.shape[-2:])
-    grid = F.affine_grid(theta[None].to(image.device), list(planes.shape), align_corners=False)
-    turned = F.grid_sample(planes, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    codes = F.grid_sample(labels.reshape(1, -1, *labels.shape[-2:]), grid, mode="nearest", align_corners=False)
-    outside = (grid.abs() > 1).any(dim=-1)[0]  # (Y, X)
-    codes = codes.reshape(labels.shape)
-    codes = torch.stack([codes[0].masked_fill(outside, 0.0), codes[1].masked_fill(outside, 1.0)])
-    return turned.reshape(image.shape), codes
-
-
-def _change_values(
-    image: Tensor, probabilities: Mapping[str, float], deviation: float, generator: torch.Generator
+def _changed(
+    image: Tensor, change: Change, draws: Draws, name: str, *, spacing_um: Sequence[float], deviation: float
 ) -> Tensor:
-    if _happens(probabilities["contrast"], generator):
-        factor = _uniform(*CONTRASTS, generator)
-        shift = deviation * _uniform(-BRIGHTNESS_DEVIATIONS, BRIGHTNESS_DEVIATIONS, generator)
-        mean = image.mean()
-        image = (image - mean) * factor + mean + shift
-    if _happens(probabilities["gamma"], generator):
-        gamma = _uniform(*GAMMAS, generator)
-        low, high = image.min(), image.max()
-        extent = (high - low).clamp(min=1e-6 * deviation)
-        image = ((image - low) / extent).clamp(0, 1) ** gamma * extent + low
-    if _happens(probabilities["blur"], generator):
-        image = _blur(image, _uniform(0.0, BLUR_VOXELS, generator))
-    if _happens(probabilities["noise"], generator):
-        amount = deviation * _uniform(0.0, NOISE_DEVIATIONS, generator)
-        seed = int(torch.randint(2**62, (), generator=generator))  # drawn on the device of the image, without waiting
-        own = torch.Generator(image.device).manual_seed(seed)
-        image = image + amount * torch.randn(image.shape, generator=own, device=image.device, dtype=image.dtype)
-    return image
-
-
-def _blur(image: Tensor, sigma_voxels: float) -> Tensor:
-    """Gaussian of at most one voxel along the spatial axes of (C, [Z,] Y, X); the border is repeated."""
-    radius = 3
-    places = torch.arange(-radius, radius + 1, device=image.device, dtype=image.dtype)
-    kernel = torch.exp(-0.5 * (places / max(sigma_voxels, 1e-3)) ** 2)
-    kernel = kernel / kernel.sum()
-    for axis in range(1, image.ndim):
-        size = image.shape[axis]
-        rows = image.movedim(axis, -1)
-        index = torch.arange(-radius, size + radius, device=image.device).clamp(0, size - 1)
-        rows = sum(weight * rows[..., index[k : k + size]] for k, weight in enumerate(kernel))  # type: ignore[assignment]
-        image = rows.movedim(-1, axis)
-    return image
-
-
-def _happens(probability: float, generator: torch.Generator) -> bool:
-    """True with that probability; always draws, so that one augmentation's choice doesn't move the others'."""
-    return bool(torch.rand((), generator=generator) < probability)
-
-
-def _uniform(low: float, high: float, generator: torch.Generator) -> float:
-    return low + (high - low) * float(torch.rand((), generator=generator))
+    """The batch with the samples changed to which it happens."""
+    chosen = draws.chosen(name)
+    if not chosen:
+        return image
+    numbers = draws.numbers[name][chosen]
+    if len(chosen) == len(image):
+        return change(image, numbers, spacing_um=spacing_um, deviation=deviation)
+    changed = image.clone()
+    changed[chosen] = change(image[chosen], numbers, spacing_um=spacing_um, deviation=deviation)
+    return changed

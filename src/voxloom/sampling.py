@@ -137,6 +137,15 @@ class Sampler:
         self._scan()
         self._set_epoch()
 
+    @property
+    def sample_spacing_um(self) -> tuple[float, float, float]:
+        """Voxel edge lengths (Z, Y, X) of the samples: the first volume's, scaled where its slices are."""
+        part = self.parts[0]
+        z, y, x = part.volume.spacing_um
+        _, height, width = part.shape
+        to_height, to_width = self.settings["input"]["size"] or (height, width)
+        return z, y * height / to_height, x * width / to_width
+
     def refuse_reads_across_the_gap(self) -> None:
         """Refuse samples so large that they would reach across the gap into boxes that test.
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from voxloom import devices, divergence, initialisation, losses, networks, optimisation, process_group, training_log
-from voxloom.augment import augment
+from voxloom.augment import augment, check_augment
 from voxloom.checkpoint import TrainState, on_cpu
 from voxloom.divergence import Steps
 from voxloom.errors import ModelError
@@ -173,6 +173,7 @@ def train(
     with devices.reproducible(threads=threads, deterministic=settings["deterministic"]):
         sampler = Sampler(volumes, boxes=boxes, settings=settings, seed=seed, memory_mib=0.5 * memory_mib)
         sampler.refuse_reads_across_the_gap()
+        check_augment(settings["augment"], network=settings["network"], spacing_um=sampler.sample_spacing_um)
         validation = Validation(volumes, boxes=boxes, settings=settings)
         _check_validation(validation, settings)
         spacing_um = _spacing(volumes, sampler)
@@ -184,14 +185,15 @@ def train(
         }
         check_rotations(resolved)
 
-        def see(batch: Batch, epoch: int, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        def see(batch: Batch, epoch: int, number: int, first: int = 0) -> tuple[Tensor, Tensor, Tensor]:
             """What the network sees of a batch, on its device."""
             image, mask, ignore = augment(
                 *(tensor.to(where, non_blocking=True) for tensor in (batch.image, batch.mask, batch.ignore)),
-                probabilities=settings["augment"],
-                spacing_um=spacing_um,
+                settings=settings["augment"],
+                spacing_um=sampler.sample_spacing_um,
                 deviation=sampler.normalisation.unit_deviation,
                 generator=_generator(seed, AUGMENT, epoch, number),
+                first=first,
             )
             return image.contiguous(memory_format=devices.memory_format(image.ndim - 2)), mask, ignore
 
@@ -232,7 +234,7 @@ def train(
                     generator=_generator(seed, DROPOUT, epoch, number),
                     share=_place(sampler, number, group),
                 )
-                image, mask, ignore = see(batch, epoch, number)
+                image, mask, ignore = see(batch, epoch, number, first=_place(sampler, number, group).start)
                 is_step = (number + 1) % together == 0 or number + 1 == batches
                 with group.gradients(parallel, are_joined=is_step):
                     with devices.arithmetic(where, dtype):
