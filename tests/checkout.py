@@ -48,9 +48,9 @@ class Checkout:
         assert (done.returncode != 0) == fails, said
         return said
 
-    def planned(self) -> dict[str, int]:
+    def planned(self, *targets: str) -> dict[str, int]:
         """Rules that a run would execute, and how often; empty where there is nothing to do."""
-        said = self.run("--dry-run")
+        said = self.run("--dry-run", *targets)
         if "Nothing to be done" in said:
             return {}
         table = said.split("Job stats:")[1].split("\n\n")[0]

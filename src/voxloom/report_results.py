@@ -9,6 +9,7 @@ import pandas as pd
 
 from voxloom import (
     figures,
+    report_adaptation,
     report_curves,
     report_page,
     report_panels,
@@ -60,6 +61,7 @@ def headline(material: Material) -> str:
             parts.append(_headline_words(rows[rows["against"] == against], recipe, against=str(against), note=note))
         network = report_scores.headline(scores, models=models, grid="network")
         parts.append(_headline_table(rows, recipe, network, note=note))
+        parts.append(report_adaptation.adaptation(material, task.name))
         parts.append(
             material.draw(
                 report_curves.headline_figure(rows, recipe=recipe, models=models, title=task.name, note=note),
