@@ -13,7 +13,6 @@ with log_to(snakemake.log[0]):
     annotations = io.open_annotations(snakemake.input.annotations)
     truths = {name: annotations[name] for name in given.pop("against")}
     table = pd.read_csv(snakemake.input.split, dtype=split.COLUMNS, keep_default_na=False)
-    network, settings = model.load_model(snakemake.input.model)
     fold = int(snakemake.wildcards.fold)
     evaluation = evaluate.evaluate_prediction(
         io.open_volumes(snakemake.input.predictions),
@@ -23,8 +22,7 @@ with log_to(snakemake.log[0]):
         seed=snakemake.params.seed,
         recipe=io.open_volumes(snakemake.input.recipe),
         network_histograms=network_scale.network_histograms(
-            network,
-            settings,
+            [model.load_model(folder) for folder in snakemake.input.models],
             images,
             truths,
             table,

@@ -1,4 +1,4 @@
-"""Rule predict: volume and model in, probability out."""
+"""Rule predict: volume and model, or an ensemble's models, in; probability out."""
 
 from voxloom import inference, io, model
 from voxloom.logs import log_to
@@ -6,7 +6,6 @@ from voxloom.volume import PROBABILITY
 
 with log_to(snakemake.log[0]):
     volume = io.open_volume(snakemake.input.volume)
-    network, settings = model.load_model(snakemake.input.model)
     with io.create_volume(
         snakemake.output.prediction,
         shape=volume.shape,
@@ -15,9 +14,8 @@ with log_to(snakemake.log[0]):
         kind="probability",
         quantisation=PROBABILITY,
     ) as out:
-        inference.predict_volume(
-            network,
-            settings,
+        inference.predict_ensemble(
+            [model.load_model(folder) for folder in snakemake.input.models],
             volume,
             out,
             memory_mib=snakemake.resources.block_mib,

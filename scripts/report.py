@@ -36,9 +36,7 @@ with log_to(snakemake.log[0]):
             evaluation=table.parent,
             predictions={name: results.joinpath("predictions", *table.parts[-4:-1], f"{name}.zarr") for name in images},
             directory=results.joinpath("models", *table.parts[-4:-1]),
-            description=snakemake.params.configuration["tasks"][table.parts[-4]]["models"][table.parts[-3]][
-                "description"
-            ],
+            description=snakemake.params.descriptions[table.parts[-4]][table.parts[-3]],
         )
         for table in map(Path, snakemake.input.scores)
     ]

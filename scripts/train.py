@@ -47,7 +47,7 @@ with log_to(snakemake.log[0]):
             volumes,
             boxes=few_labels.share_of_boxes(boxes, settings=settings, seed=snakemake.params.seed),
             settings=settings,
-            seed=snakemake.params.seed,
+            seed=snakemake.params.seed + settings["repeat"],
             memory_mib=snakemake.resources.block_mib,
             threads=snakemake.threads,
             device=snakemake.resources.device,

@@ -128,7 +128,7 @@ def read_tasks(
     Parameters
     ----------
     chosen : dict of str to list of str
-        Tasks and their models, as in config.yaml.
+        Tasks and their models and ensembles, as in config.yaml.
     folder : str or Path
         Where the task files are.
     schema : dict
@@ -137,7 +137,7 @@ def read_tasks(
     Returns
     -------
     tasks : dict
-        Name to complete settings; ``models`` holds the chosen ones only.
+        Name to complete settings; ``models`` and ``ensembles`` hold the chosen ones only.
 
     Raises
     ------
@@ -149,12 +149,13 @@ def read_tasks(
         path = Path(folder) / f"{task}.yaml"
         settings = check_task(read_yaml(path), schema, name=path)
         for model in models:
-            if model not in settings["models"]:
+            if model not in settings["models"] and model not in settings["ensembles"]:
                 raise ConfigError(
                     f"tasks.{task} asks for the model {model!r}, which {path} lacks"
-                    f"{_nearest(model, settings['models'])}"
+                    f"{_nearest(model, [*settings['models'], *settings['ensembles']])}"
                 )
-        settings["models"] = {model: settings["models"][model] for model in models}
+        for kind in ("models", "ensembles"):
+            settings[kind] = {model: settings[kind][model] for model in models if model in settings[kind]}
         for chosen_model in settings["models"].values():
             chosen_model["network"] = network_settings.resolved(chosen_model["network"])
         tasks[task] = settings

@@ -19,10 +19,12 @@ from voxloom.errors import ModelError, VolumeError
 from voxloom.intensity import for_volume
 from voxloom.labelled import Shape, Window
 from voxloom.logs import progress
-from voxloom.predictor import prepare, read_box
+from voxloom.predictor import Predictor, prepare, read_box
 
 LOGGER = logging.getLogger("voxloom")
 SHARD = (64, 512, 512)
+Member = tuple[nn.Module, Mapping[str, Any]]
+"""A network and the settings that `model.load_model` returned with it."""
 
 
 def predict_volume(
@@ -37,7 +39,7 @@ def predict_volume(
     precision: str | None = None,
     description: str = "predict",
 ) -> None:
-    """Predict a whole volume in bounded memory; reading, network and writing overlap.
+    """Predict a whole volume with one model; see `predict_ensemble`.
 
     Parameters
     ----------
@@ -45,11 +47,47 @@ def predict_volume(
     settings : mapping
         What `model.load_model` returned with it.
     image : array-like, shape (Z, Y, X)
+    out : object
+    memory_mib : float
+    threads : int
+    device, precision, description : str
+        As `predict_ensemble` takes them.
+    """
+    predict_ensemble(
+        [(network, settings)],
+        image,
+        out,
+        memory_mib=memory_mib,
+        threads=threads,
+        device=device,
+        precision=precision,
+        description=description,
+    )
+
+
+def predict_ensemble(
+    members: Sequence[Member],
+    image: Readable,
+    out: Writable,
+    *,
+    memory_mib: float,
+    threads: int,
+    device: str = "auto",
+    precision: str | None = None,
+    description: str = "predict",
+) -> None:
+    """Predict a whole volume as the mean of several models, in bounded memory; reading, networks and writing overlap.
+
+    Parameters
+    ----------
+    members : sequence of (torch.nn.Module, mapping)
+        What `model.load_model` returned, once a model; one is a model by itself. Their inputs may differ.
+    image : array-like, shape (Z, Y, X)
         Grey values; an array or a stored volume.
     out : object
         Takes ``out[slices] = array`` of uint8 probabilities (255 is 1).
     memory_mib : float
-        Budget beside the interpreter and its libraries.
+        Budget beside the interpreter and its libraries; the networks' weights count.
     threads : int
         Of the arithmetic.
     device : {"auto", "cpu", "cuda", "mps"}
@@ -63,30 +101,43 @@ def predict_volume(
     VolumeError
         If the image has other than three axes, holds values that are not finite, or the budget is too small.
     ModelError
-        If the network's output is not finite.
+        If there is no member, or a network's output is not finite.
 
     Notes
     -----
+    Probabilities are averaged as float32, block by block, and rounded once. A volume that is scored must be one that no
+    member learnt from: members of one fold share a test set, members of several folds have none.
+
     A tile's halo is the network's receptive field and its pooling grid is the volume's, so the result is that of whole
     slices (in 3-D: of the whole volume) but for the rounding of float32 sums, and doesn't depend on tile or budget. A
     model with ``input.size`` predicts whole slices scaled to that size; its probabilities are scaled back bilinearly.
     """
     if len(image.shape) != 3:
         raise VolumeError(f"image must have three axes (Z, Y, X), got shape {image.shape}; take one channel")
-    _compare_spacing(settings, image)
-    settings = for_volume(settings, image)
+    if not members:
+        raise ModelError("an ensemble of no model predicts nothing; give the folder of one model at least")
+    for _, settings in members:
+        _compare_spacing(settings, image)
+    memory_mib -= sum(_weights_mib(network) for network, _ in members)
     with devices.reproducible(threads=threads):
-        predictor = prepare(network, settings, memory_mib=0.55 * memory_mib, device=device, precision=precision)
-        blocks = _blocks(settings, image, out, memory_mib=0.4 * memory_mib)
-        margin = _margin(settings)
+        predictors = [
+            prepare(
+                network,
+                for_volume(settings, image),
+                memory_mib=0.55 * memory_mib,
+                device=device,
+                precision=precision,
+            )
+            for network, settings in members
+        ]
+        blocks = _blocks(predictors, image, out, memory_mib=0.4 * memory_mib)
+        margin = _margin(predictors)
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
             writing: Future[None] | None = None
             for block, window in progress(
                 _read_ahead(reader, image, blocks, margin), total=len(blocks), description=description
             ):
-                start, stop = [part.start for part in block.core], [part.stop for part in block.core]
-                result = np.empty(np.subtract(stop, start), dtype=np.uint8)
-                predictor.region(window, start, stop, result)
+                result = _mean_of_block(predictors, window, block)
                 if writing is not None:
                     writing.result()
                 writing = writer.submit(out.__setitem__, block.core, result)
@@ -94,8 +145,33 @@ def predict_volume(
                 writing.result()
 
 
-def _margin(settings: Mapping[str, Any]) -> Shape:
+def _weights_mib(network: nn.Module) -> float:
+    return sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values()) / 2**20
+
+
+def _mean_of_block(predictors: Sequence[Predictor], window: Window, block: Block) -> NDArray[np.uint8]:
+    """The mean probability of a block, rounded once."""
+    start, stop = [part.start for part in block.core], [part.stop for part in block.core]
+    result = np.empty(np.subtract(stop, start), dtype=np.uint8)
+    if len(predictors) == 1:
+        predictors[0].region(window, start, stop, result)
+        return result
+    total, single = np.zeros(result.shape, dtype=np.float32), np.empty(result.shape, dtype=np.float32)
+    for predictor in predictors:
+        predictor.region(window, start, stop, single)
+        total += single
+    total *= 255 / len(predictors)
+    np.copyto(result, np.rint(total, out=total), casting="unsafe")
+    return result
+
+
+def _margin(predictors: Sequence[Predictor]) -> Shape:
     """Voxels (Z, Y, X) beyond a block that predicting it may read."""
+    z, y, x = (max(reach) for reach in zip(*(_reach(each.settings) for each in predictors), strict=True))
+    return z, y, x
+
+
+def _reach(settings: Mapping[str, Any]) -> Shape:
     if settings["input"]["size"] is not None:
         return networks.slices_beside(settings["network"]), 0, 0
     reach = networks.receptive_field(settings["network"])
@@ -104,18 +180,21 @@ def _margin(settings: Mapping[str, Any]) -> Shape:
     return z, y, x
 
 
-def _blocks(settings: Mapping[str, Any], image: Readable, out: Writable, *, memory_mib: float) -> list[Block]:
+def _blocks(predictors: Sequence[Predictor], image: Readable, out: Writable, *, memory_mib: float) -> list[Block]:
     """Blocks of whole shards; of whole slices where they are scaled."""
     shape = image.shape
     shard = getattr(out, "shard_shape", SHARD)
     # the block in work and the one that is read ahead, two results, and the writer's copy
     held = 2 * image[0:1, 0:1, 0:1].dtype.itemsize + 3
-    if settings["input"]["size"] is None:
+    if len(predictors) > 1:
+        held += 8  # the sum of the members and the one in work, as float32
+    margin = _margin(predictors)
+    if all(each.settings["input"]["size"] is None for each in predictors):
         block_shape = block_shape_for(
-            shape, bytes_per_voxel=held, memory_mib=memory_mib, halo_voxels=_margin(settings), align=shard
+            shape, bytes_per_voxel=held, memory_mib=memory_mib, halo_voxels=margin, align=shard
         )
         return grid(shape, block_shape)
-    window = 2 * networks.slices_beside(settings["network"]) + 1
+    window = 2 * margin[0] + 1
     depth = int(memory_mib * 2**20 / (held * shape[1] * shape[2])) - window + 1
     if depth < 1:
         needed = held * shape[1] * shape[2] * window / 2**20 / 0.4
@@ -161,8 +240,7 @@ def _compare_spacing(settings: Mapping[str, Any], image: Readable) -> None:
 
 
 def predict_slices_at_network_scale(
-    network: nn.Module,
-    settings: Mapping[str, Any],
+    members: Sequence[Member],
     image: Readable,
     z_slices: Sequence[int],
     *,
@@ -170,13 +248,12 @@ def predict_slices_at_network_scale(
     device: str = "auto",
     precision: str | None = None,
 ) -> NDArray[np.uint8]:
-    """Predict slices at the size that the network sees, to be scored against labels of that size.
+    """Predict slices at the size that the networks see, to be scored against labels of that size.
 
     Parameters
     ----------
-    network : torch.nn.Module
-    settings : mapping
-        What `model.load_model` returned with it; with ``input.size``.
+    members : sequence of (torch.nn.Module, mapping)
+        As `predict_ensemble` takes them; all of the same ``input.size``.
     image : array-like, shape (Z, Y, X)
     z_slices : sequence of int
     threads : int
@@ -191,14 +268,35 @@ def predict_slices_at_network_scale(
     Raises
     ------
     ModelError
-        If the model works at native resolution.
+        If the members have no common size.
     """
-    if settings["input"]["size"] is None:
-        raise ModelError("the model works at the volume's own resolution; only one with input.size has another scale")
-    settings = for_volume(settings, image)
-    probability = np.empty((len(z_slices), *settings["input"]["size"]), dtype=np.uint8)
+    size = common_size(members)
+    if size is None:
+        raise ModelError("only models of one and the same input.size have another scale than the volume")
+    probability = np.empty((len(z_slices), *size), dtype=np.uint8)
     with devices.reproducible(threads=threads):
-        predictor = prepare(network, settings, memory_mib=0.0, device=device, precision=precision)
+        predictors = [
+            prepare(network, for_volume(settings, image), memory_mib=0.0, device=device, precision=precision)
+            for network, settings in members
+        ]
         for number, z in enumerate(z_slices):
-            probability[number] = torch.round(predictor.at_network_scale(image, z) * 255).numpy()
+            total = torch.stack([predictor.at_network_scale(image, z) for predictor in predictors]).sum(dim=0)
+            probability[number] = torch.round(total * (255 / len(members))).numpy()
     return probability
+
+
+def common_size(members: Sequence[Member]) -> tuple[int, int] | None:
+    """The ``input.size`` of all members.
+
+    Parameters
+    ----------
+    members : sequence of (torch.nn.Module, mapping)
+
+    Returns
+    -------
+    size : tuple of int or None
+        (Y, X); None where they differ or work at the volume's own resolution.
+    """
+    sizes = {tuple(settings["input"]["size"] or ()) for _, settings in members}
+    first = sizes.pop()
+    return (first[0], first[1]) if first and not sizes else None

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from torch import nn
 
 from voxloom import inference, metrics, split
 from voxloom.blocks import Readable
@@ -21,8 +19,7 @@ SLICES_AT_ONCE = 16
 
 
 def network_histograms(
-    network: nn.Module,
-    settings: Mapping[str, Any],
+    members: Sequence[inference.Member],
     images: Mapping[str, Readable],
     truths: Mapping[str, Mapping[str, Readable]],
     split_table: pd.DataFrame,
@@ -35,8 +32,8 @@ def network_histograms(
 
     Parameters
     ----------
-    network, settings
-        What `voxloom.model.load_model` returned.
+    members : sequence of (torch.nn.Module, mapping)
+        The model's, or the ensemble's; see `voxloom.inference.predict_ensemble`.
     images : mapping of str to array-like, shape (Z, Y, X)
     truths : mapping of str to mapping of str to array-like of uint8, shape (Z, Y, X)
         By name of the truth and volume: 0 background, 1 foreground, 255 not annotated.
@@ -48,25 +45,24 @@ def network_histograms(
     Returns
     -------
     histograms : dict of (truth, "test", volume) to ndarray of int64, shape (2, 256)
-        Empty for a network that works at native resolution. Only whole slices are counted: a box that covers part of a
-        slice has no place on the network's grid.
+        Empty for networks that work at native resolution, or at several sizes. Only whole slices are counted: a box
+        that covers part of a slice has no place on the network's grid.
     """
-    if settings["input"]["size"] is None:
+    size = inference.common_size(members)
+    if size is None:
         return {}
     found: dict[tuple[str, str, str], NDArray[np.int64]] = {}
     for volume, image in images.items():
         boxes = split.boxes_of(split_table, fold=fold, volume=volume, part="test")
         slices = _whole_slices(boxes, image.shape)
-        seen = for_volume(settings, image) if slices else settings
+        seen = [(network, for_volume(settings, image)) for network, settings in members] if slices else []
         for first in range(0, len(slices), SLICES_AT_ONCE):
             chosen = slices[first : first + SLICES_AT_ONCE]
-            stored = inference.predict_slices_at_network_scale(
-                network, seen, image, chosen, threads=threads, device=device
-            )
+            stored = inference.predict_slices_at_network_scale(seen, image, chosen, threads=threads, device=device)
             for truth, annotated in truths.items():
                 if volume not in annotated:
                     continue
-                codes = np.stack([scale_codes(annotated[volume][z], settings["input"]["size"]) for z in chosen])
+                codes = np.stack([scale_codes(annotated[volume][z], size) for z in chosen])
                 mask, ignore = split_annotation(codes)
                 counts = metrics.joint_histogram(stored, mask, ignore=ignore)
                 key = (truth, "test", volume)

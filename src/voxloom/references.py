@@ -79,6 +79,19 @@ def initial_model(tasks: Table, task: str, model: str, *, fold: int) -> list[str
     return [settings["model"]]
 
 
+def members(task: dict[str, Any], model: str) -> list[str]:
+    """The models whose mean a name stands for: an ensemble's members, or the model itself."""
+    return list(task["ensembles"][model]["models"]) if model in task["ensembles"] else [model]
+
+
+def descriptions(task: dict[str, Any]) -> dict[str, str]:
+    """One line about every model and ensemble of a task, for the report."""
+    said = {name: model["description"] for name, model in task["models"].items()}
+    for name, ensemble in task["ensembles"].items():
+        said[name] = ensemble["description"] or f"Mean of {', '.join(ensemble['models'])}."
+    return said
+
+
 def raw_files(path: str) -> list[str]:
     """Files that a volume's path stands for.
 
@@ -179,6 +192,15 @@ def _task_problems(task: dict[str, Any], volumes: Table) -> Iterator[str]:
         yield f"split.folds is {task['split']['folds']}, but split.boxes names {folds}; write folds: {folds}"
     if task["split"]["by"] != "box" and task["split"]["boxes"]:
         yield f"split.boxes is only read where split.by is box, it is {task['split']['by']}; change one of them"
+    for name, ensemble in task["ensembles"].items():
+        if name in task["models"]:
+            yield f"ensembles.{name} has the name of a model; give it another"
+        for member in ensemble["models"]:
+            if member not in task["models"]:
+                yield (
+                    f"ensembles.{name}.models names {member!r}, which is no model that runs; list it under tasks in "
+                    f"config.yaml{_near(member, task['models'])}"
+                )
     for name, model in task["models"].items():
         yield from (f"models.{name}.{text}" for text in _model_problems(model, known))
 

@@ -99,6 +99,7 @@ def test_the_order_of_keys_changes_nothing():
             {"models": {"m": {"optimiser": {"learning_rate": 1}, "loss": {"terms": {"mse": 1}}}}},
             r"models.m.loss.terms.mse is not a key; known: bce, cldice, dice",
         ),
+        ({"ensembles": {"e": {"models": ["m"]}}}, r"ensembles.e.models has 1 values; expected at least 2"),
         ({False: 1}, r"False is not text; put the key in quotes"),
         ({"models": {"m": {"optimiser": {}}}}, r"models.m.optimiser.learning_rate is missing"),
     ],
@@ -234,6 +235,11 @@ def test_a_right_configuration_passes(tmp_path, monkeypatch):
             },
             r"models.m.test_time_rotations is for slices at native resolution",
         ),
+        (
+            {"task": {"ensembles": {"both": {"models": ["m", "n"]}}}},
+            r"ensembles.both.models names 'n', which is no model that runs; list it under tasks.*known: m",
+        ),
+        ({"task": {"ensembles": {"m": {"models": ["m", "n"]}}}}, r"ensembles.m has the name of a model"),
         ({"task": {"split": {"by": "box"}}}, r"split.by is box, but split.boxes is empty"),
     ],
 )
@@ -307,3 +313,26 @@ def test_freezing_random_weights_is_refused(tmp_path, monkeypatch):
     model = {"optimiser": {"learning_rate": 1}, "freeze": ["down"]}
     with pytest.raises(ConfigError, match=r"models.m.freeze is \['down'\], but init_from is null"):
         references_of(tmp_path, monkeypatch, task={"models": {"m": model}})
+
+
+def test_an_ensemble_is_chosen_like_a_model_and_says_what_it_is_made_of(tmp_path):
+    text = """
+annotate: {recipe: [{threshold: {below: 60}}]}
+models:
+  m: &m {description: first, optimiser: {learning_rate: 0.1}}
+  m-again: {<<: *m, repeat: 1}
+  other: {optimiser: {learning_rate: 0.1}}
+ensembles:
+  both: {models: [m, m-again]}
+  named: {models: [m, other], description: two}
+"""
+    (tmp_path / "t.yaml").write_text(text)
+    chosen = {"t": ["m", "both", "m-again"]}
+    task = config.read_tasks(chosen, folder=tmp_path, schema=schema("task"))["t"]
+    assert list(task["models"]) == ["m", "m-again"]
+    assert [task["models"][name]["repeat"] for name in task["models"]] == [0, 1]
+    assert references.members(task, "both") == ["m", "m-again"]
+    assert references.members(task, "m") == ["m"]
+    assert references.descriptions(task) == {"m": "first", "m-again": "first", "both": "Mean of m, m-again."}
+    with pytest.raises(ConfigError, match="asks for the model 'bth', which .*t.yaml lacks; did you mean 'both'"):
+        config.read_tasks({"t": ["m", "bth"]}, folder=tmp_path, schema=schema("task"))

@@ -223,7 +223,7 @@ def test_scaled_slices_are_predicted_at_their_size_and_scaled_back(monkeypatch):
     expected = scale_image(small, (100, 90))[:, 0].numpy()
     part = by_region(net, model, volume, (0, 10, 0), (3, 90, 90), edge=64, monkeypatch=monkeypatch)
     np.testing.assert_allclose(part, expected[:, 10:90], atol=1e-6)
-    stored = inference.predict_slices_at_network_scale(net, model, volume, [2, 0], threads=1)
+    stored = inference.predict_slices_at_network_scale([(net, model)], volume, [2, 0], threads=1)
     np.testing.assert_array_equal(stored, np.rint(small[[2, 0], 0].numpy() * 255))
 
 
@@ -302,5 +302,52 @@ def test_another_voxel_size_than_in_training_is_logged(caplog):
 
 def test_a_native_model_has_no_network_scale():
     model = settings()
-    with pytest.raises(ModelError, match="only one with input.size"):
-        inference.predict_slices_at_network_scale(trained_network(model), model, image((1, 8, 8)), [0], threads=1)
+    with pytest.raises(ModelError, match="only models of one and the same input.size"):
+        inference.predict_slices_at_network_scale([(trained_network(model), model)], image((1, 8, 8)), [0], threads=1)
+
+
+def ensemble():
+    """Models that look at slices, at neighbours, at boxes, and at scaled slices."""
+    models = [
+        settings(),
+        settings(slices=3, rotations=True),
+        settings(dimensions=3, widths=[2, 3]),
+        settings(size=[40, 48]),
+    ]
+    return [(trained_network(model, seed), model) for seed, model in enumerate(models)]
+
+
+@pytest.mark.parametrize("chosen", [[0, 1], [0, 1, 2], [1, 3], [0, 1, 2, 3]])
+@pytest.mark.parametrize("memory_mib", [10, 400])
+def test_an_ensemble_is_the_mean_of_its_members_rounded_once(monkeypatch, chosen, memory_mib):
+    monkeypatch.setattr(inference, "SHARD", (16, 32, 64))
+    members = [ensemble()[k] for k in chosen]
+    volume, together = image((70, 60, 100)), np.zeros((70, 60, 100), dtype=np.uint8)
+    inference.predict_ensemble(members, volume, together, memory_mib=memory_mib, threads=1, description="")
+    singles = []
+    for net, model in members:
+        single = np.empty(volume.shape, dtype=np.float32)
+        ready = predictor.prepare(net, model, memory_mib=400, device="cpu", precision=None)
+        ready.region(volume, (0, 0, 0), volume.shape, single)
+        singles.append(single)
+    mean = np.mean(singles, axis=0)
+    assert np.abs(mean - singles[0]).max() > 0.02  # the test would pass on the first member alone
+    assert np.abs(together - mean * 255.0).max() <= 0.51
+
+
+def test_an_ensemble_of_one_size_is_the_mean_at_that_size():
+    model = settings(size=[40, 48])
+    members = [(trained_network(model, seed), model) for seed in range(3)]
+    volume = image((3, 60, 100))
+    together = inference.predict_slices_at_network_scale(members, volume, [0, 2], threads=1)
+    singles = [inference.predict_slices_at_network_scale([member], volume, [0, 2], threads=1) for member in members]
+    assert np.abs(together - np.mean(singles, axis=0)).max() <= 1.0
+    assert np.abs(together - np.mean(singles[:2], axis=0)).max() > 1.0
+    other = settings(size=[40, 40])
+    with pytest.raises(ModelError, match="one and the same input.size"):
+        inference.predict_slices_at_network_scale([*members, (trained_network(other), other)], volume, [0], threads=1)
+
+
+def test_an_ensemble_of_nothing_is_refused():
+    with pytest.raises(ModelError, match="an ensemble of no model"):
+        inference.predict_ensemble([], image((1, 8, 8)), np.zeros((1, 8, 8), np.uint8), memory_mib=100, threads=1)

@@ -1,6 +1,9 @@
 """What runs again after which change; asked of Snakemake after a complete run of the demo."""
 
+import re
+
 import pytest
+from checkout import Checkout
 
 TASKS, MODELS, VOLUMES = 2, 2, 2
 AFTER_TRAIN = {"train": 1, "predict": VOLUMES, "evaluate": 1, "segment": VOLUMES, "measure": VOLUMES, "report": 1}
@@ -10,6 +13,12 @@ AFTER_TRAIN = {"train": 1, "predict": VOLUMES, "evaluate": 1, "segment": VOLUMES
 def finished(demo, tmp_path):
     """A complete run, to be edited."""
     return demo.copy(tmp_path / "finished")
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of the repository in which nothing ran."""
+    return Checkout.new(tmp_path / "checkout")
 
 
 def test_a_second_run_has_nothing_to_do(finished):
@@ -39,6 +48,39 @@ def test_a_model_with_an_auto_network_asks_for_a_plan(finished):
     assert planned["plan"] == 1
     assert planned["train"] == 3, "the split must keep the parts as far apart as the planned network sees"
     assert "annotate" not in planned
+
+
+def with_an_ensemble(checkout):
+    """An ensemble of the two models of one task, asked for beside them."""
+    ensemble = "ensembles:\n  both: {models: [as-published, best]}\n\nsegment:"
+    checkout.edit("config/tasks/vessels.yaml", "segment:", ensemble)
+    checkout.edit("config/config.yaml", "vessels: [as-published, best]", "vessels: [as-published, best, both]")
+
+
+def test_an_ensemble_is_one_more_model_that_trains_nothing(finished):
+    with_an_ensemble(finished)
+    assert finished.planned() == {name: count for name, count in AFTER_TRAIN.items() if name != "train"}
+
+
+def test_a_changed_member_is_trained_and_predicted_again_and_so_is_its_ensemble(finished):
+    with_an_ensemble(finished)
+    finished.edit("config/tasks/vessels.yaml", "learning_rate: 2.0e-3", "learning_rate: 1.0e-3")
+    assert finished.planned() == {
+        name: count * (1 if name in ("train", "report") else 2) for name, count in AFTER_TRAIN.items()
+    }
+
+
+def test_an_ensemble_is_predicted_from_its_members_of_the_same_fold(checkout):
+    with_an_ensemble(checkout)
+    checkout.edit("config/tasks/vessels.yaml", "  test_fraction", "  folds: 2\n  test_fraction")
+    said = checkout.run("--dry-run", "results/predictions/vessels/both/1/phantom-a.zarr")
+    job = next(block for block in said.split("rule ") if block.startswith("predict:"))
+    inputs = re.search(r"input: (.*)", job)[1].split(", ")
+    assert inputs == [
+        "results/volumes/phantom-a.zarr",
+        "results/models/vessels/as-published/1",
+        "results/models/vessels/best/1",
+    ]
 
 
 def test_a_changed_recipe_step_reruns_annotate_and_what_follows_for_that_task(finished):

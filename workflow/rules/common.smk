@@ -32,13 +32,15 @@ except ConfigError as error:
 
 ANNOTATION_DEFAULTS = checked.check({}, schema("task")["$defs"]["annotation_file"], name="annotate.files")
 ANNOTATORS = references.annotators(VOLUMES)
+TRAINED = {task: [*settings["models"]] for task, settings in TASKS.items()}
+SCORED = {task: [*settings["models"], *settings["ensembles"]] for task, settings in TASKS.items()}
 FOLDS = {task: [str(fold) for fold in range(references.number_of_folds(TASKS[task]))] for task in TASKS}
 
 
 wildcard_constraints:
     volume=one_of(VOLUMES),
     task=one_of(TASKS),
-    model=one_of({model for task in TASKS.values() for model in task["models"]}),
+    model=one_of({model for models in SCORED.values() for model in models}),
     fold=r"\d+",
     annotator=one_of(ANNOTATORS),
 
@@ -154,6 +156,12 @@ def initial_model(wildcards):
     return references.initial_model(TASKS, wildcards.task, wildcards.model, fold=int(wildcards.fold))
 
 
+def member_models(wildcards):
+    """The trained models behind a name: a model itself, or an ensemble's members, all of the same fold."""
+    members = references.members(TASKS[wildcards.task], wildcards.model)
+    return expand("results/models/{task}/{model}/{fold}", task=wildcards.task, model=members, fold=wildcards.fold)
+
+
 def scored_annotations(wildcards):
     """Annotations that a task is scored against."""
     return annotation_stores(wildcards.task, TASKS[wildcards.task]["evaluate"]["against"])
@@ -178,12 +186,12 @@ def tasks_as_written():
     return {name: {**task, "models": plan_file.shown(task["models"])} for name, task in TASKS.items()}
 
 
-def run_files(pattern, volume=("",)):
-    """The pattern filled in for every task, model and fold that runs."""
+def run_files(pattern, models, volume=("",)):
+    """The pattern filled in for every task and fold that runs, and these models of each task."""
     return [
         pattern.format(task=task, model=model, fold=fold, volume=name)
-        for task, settings in TASKS.items()
-        for model in settings["models"]
+        for task in TASKS
+        for model in models[task]
         for fold in FOLDS[task]
         for name in volume
     ]

@@ -9,7 +9,7 @@ rule evaluate:
         annotations=scored_annotations,
         recipe=collect("results/annotations/{{task}}/{volume}.zarr", volume=VOLUMES),
         split=rules.split.output.split,
-        model=rules.train.output.model,
+        models=member_models,
     output:
         threshold="results/evaluation/{task}/{model}/{fold}/threshold.json",
         scores="results/evaluation/{task}/{model}/{fold}/scores.csv",

@@ -1,8 +1,8 @@
 rule predict:
-    """A network's output over a whole volume; probability as uint8."""
+    """A network's output over a whole volume, or the mean of an ensemble's; probability as uint8."""
     input:
         volume=rules.convert.output.volume,
-        model=rules.train.output.model,
+        models=member_models,
     output:
         prediction=directory("results/predictions/{task}/{model}/{fold}/{volume}.zarr"),
     log:

@@ -9,11 +9,16 @@ rule report:
         ],
         splits=collect("results/splits/{task}.csv", task=TASKS),
         audits=collect("results/splits/{task}.audit.csv", task=TASKS),
-        models=run_files("results/models/{task}/{model}/{fold}"),
-        scores=run_files("results/evaluation/{task}/{model}/{fold}/scores.csv"),
-        predictions=run_files("results/predictions/{task}/{model}/{fold}/{volume}.zarr", volume=VOLUMES),
+        models=run_files("results/models/{task}/{model}/{fold}", models=TRAINED),
+        scores=run_files("results/evaluation/{task}/{model}/{fold}/scores.csv", models=SCORED),
+        predictions=run_files(
+            "results/predictions/{task}/{model}/{fold}/{volume}.zarr",
+            models=SCORED,
+            volume=VOLUMES,
+        ),
         objects=run_files(
             "results/measurements/{task}/{model}/{fold}/{volume}.summary.csv",
+            models=SCORED,
             volume=VOLUMES,
         ),
     output:
@@ -40,6 +45,7 @@ rule report:
         regions={name: row["region"] for name, row in VOLUMES.items()},
         drawn=[name for name, row in VOLUMES.items() if "annotation" not in row],
         against={task: settings["evaluate"]["against"] for task, settings in TASKS.items()},
+        descriptions={task: references.descriptions(TASKS[task]) for task in TASKS},
         configuration={"config": scientific_configuration(), "tasks": tasks_as_written()},
         code=code_version("report"),
     script:
