@@ -142,7 +142,7 @@ class Group:
         if self.size == 1:
             return network
         device_ids = [device] if device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(network, device_ids=device_ids, broadcast_buffers=False)
+        return nn.parallel.DistributedDataParallel(network, device_ids=device_ids)
 
     def gradients(self, parallel: nn.Module, *, are_joined: bool) -> contextlib.AbstractContextManager[None]:
         """A context for a forward and backward pass.

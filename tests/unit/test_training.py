@@ -1,7 +1,13 @@
 """Training learns, does the same twice, goes on where it was killed, and says so when it can't."""
 
 import math
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,7 +89,17 @@ def tubes(shape=SHAPE, seed=0):
 BOXES = [PartBox("a", "train", (0, 0, 0), (7, 32, 32)), PartBox("a", "validation", (9, 0, 0), (12, 32, 32))]
 
 
-def run(volume=None, boxes=BOXES, seed=1, resume=None, on_checkpoint=None, **changes):
+def run(
+    volume=None,
+    boxes=BOXES,
+    seed=1,
+    resume=None,
+    on_checkpoint=None,
+    on_epoch=None,
+    checkpoint_minutes=math.inf,
+    batch_file=None,
+    **changes,
+):
     return train(
         {"a": volume or tubes()},
         boxes=boxes,
@@ -94,6 +110,9 @@ def run(volume=None, boxes=BOXES, seed=1, resume=None, on_checkpoint=None, **cha
         device="cpu",
         resume=resume,
         on_checkpoint=on_checkpoint,
+        on_epoch=on_epoch,
+        checkpoint_minutes=checkpoint_minutes,
+        batch_file=batch_file,
     )
 
 
@@ -188,6 +207,91 @@ def weights_of(state):
     return {name: tensor.clone() for name, tensor in state.network.items()}
 
 
+@pytest.mark.parametrize("batches", [10, 30])
+def test_a_training_goes_on_from_within_an_epoch(tmp_path, batches):
+    changes = {"epochs": 2, "samples_per_epoch": 160, "optimiser": {"name": "sgd"}, "weights_average": 0.9}
+    rows, states = [], []
+    whole = run(on_checkpoint=states.append, checkpoint_minutes=0.0, **changes)
+    state = next(state for state in states if (state.epochs_done, state.batches_done) == (1, batches))
+    save_checkpoint(tmp_path / "c", state, key="k")
+    resumed = run(resume=load_checkpoint(tmp_path / "c", key="k"), on_epoch=rows.append, **changes)
+    assert equal(weights(resumed), weights(whole))
+    assert numbers(resumed.log) == numbers(whole.log) == numbers(rows)
+
+
+LONG = {
+    "samples_per_epoch": 80,
+    "batch_size": 2,
+    "accumulate_batches": 2,
+    "epochs": 2,
+    "weights_average": 0.9,
+    "gradient_clip": 1.0,
+    "schedule": {"name": "cosine", "warmup_steps": 5},
+    "augment": {"flip": 0.5, "noise": 0.5},
+}
+
+
+def test_kill_9_in_the_middle_of_an_epoch_changes_no_byte(tmp_path):
+    path = tmp_path / "checkpoint"
+    script = Path(__file__).with_name("killed_training.py")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen([sys.executable, script, path], env=environment)
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, "finished before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    state = load_checkpoint(path, key="k")
+    assert (state.epochs_done, state.batches_done > 0) == (0, True)
+    resumed, whole = run(resume=state, **LONG), run(**LONG)
+    assert equal(weights(resumed), weights(whole))
+    assert numbers(resumed.log) == numbers(whole.log)
+
+
+def test_the_average_of_the_weights_is_validated_and_kept():
+    states = []
+    trained = run(weights_average=0.9, epochs=2, on_checkpoint=states.append)
+    assert equal(weights(trained), states[-1].average)
+    assert not equal(states[-1].average, states[-1].network)
+
+
+def test_accumulated_batches_are_one_step():
+    small = run(batch_size=2, accumulate_batches=2, network={"norm": "instance"}, optimiser={"name": "sgd"})
+    large = run(batch_size=4, network={"norm": "instance"}, optimiser={"name": "sgd"})
+    assert [row["step"] for row in small.log] == [row["step"] for row in large.log] == [4, 8, 12]
+    torch.testing.assert_close(weights(small), weights(large), rtol=1e-3, atol=1e-4)
+
+
+def test_deep_supervision_learns():
+    trained = run(epochs=6, network={"widths": [6, 8, 8], "deep_supervision": True})
+    assert trained.log[-1]["validation_average_precision"] > 0.9
+
+
+def test_a_spent_budget_ends_the_epoch_and_validates_it(caplog):
+    caplog.set_level("INFO")
+    begin = time.monotonic()
+    schedule = {"name": "polynomial"}
+    trained = run(epochs=1000, samples_per_epoch=100_000, max_minutes=0.02, keep="best", schedule=schedule)
+    assert time.monotonic() - begin < 60
+    assert len(trained.log) == 1
+    assert trained.log[0]["step"] < 25_000
+    assert not math.isnan(trained.log[0]["validation_average_precision"])
+    assert trained.log[0]["learning_rate"] < 0.01
+    assert "max_minutes (0.02) are over" in caplog.text
+    assert "equal seeds don't give equal bytes" in caplog.text
+
+
+def test_compiled_training_says_so_when_it_cannot(monkeypatch, caplog):
+    def cannot(network):
+        raise RuntimeError("no C++ compiler\nmore")
+
+    monkeypatch.setattr(torch, "compile", cannot)
+    assert equal(weights(run(epochs=1, compile=True)), weights(run(epochs=1)))
+    assert "torch.compile failed, training goes on without it: no C++ compiler" in caplog.text
+
+
 def scripted_scores(monkeypatch, precisions):
     scores = iter(precisions)
 
@@ -206,12 +310,25 @@ def test_early_stopping_keeps_the_best_epoch_and_stops(monkeypatch):
     assert equal(weights(trained), states[1].network)
 
 
-def test_without_early_stopping_the_last_epoch_is_kept(monkeypatch):
+@pytest.mark.parametrize(("keep", "kept", "other"), [("auto", 3, "best"), ("last", 3, "best"), ("best", 1, "last")])
+def test_the_last_or_the_best_epoch_is_kept_and_the_other_one_beside_it(monkeypatch, keep, kept, other):
     scripted_scores(monkeypatch, [0.9, 0.3, 0.2])
     states = []
-    trained = run(on_checkpoint=states.append)
-    assert trained.kept_epoch == 3
-    assert equal(weights(trained), states[-1].network)
+    trained = run(on_checkpoint=states.append, keep=keep)
+    assert trained.kept_epoch == kept
+    assert equal(weights(trained), states[kept - 1].network)
+    assert list(trained.others) == [other]
+    assert equal(trained.others[other], states[{"best": 0, "last": 2}[other]].network)
+
+
+def test_the_metric_of_the_task_chooses_the_best_epoch(monkeypatch):
+    scores = [
+        training.Scores(*numbers) for numbers in ((0.1, 0.9, 0.5, 0.4), (0.5, 0.2, 0.8, 0.5), (0.3, 0.3, 0.2, 0.9))
+    ]
+    for metric, best in (("loss", 1), ("average_precision", 1), ("f1", 2), ("iou", 3)):
+        told = iter(scores)
+        monkeypatch.setattr(training.Validation, "score", lambda *_, told=told, **__: next(told))
+        assert run(keep="best", validation_metric=metric, samples_per_epoch=4).kept_epoch == best
 
 
 def test_the_schedule_reaches_the_optimiser():
@@ -251,6 +368,18 @@ def test_labels_of_test_and_validation_boxes_don_t_reach_the_weights():
 def test_a_diverging_training_names_step_and_learning_rate():
     with pytest.raises(ModelError, match=r"loss became .* at step \d+, at a learning rate of 1e\+30.*lower optimiser"):
         run(optimiser={"learning_rate": 1e30}, network={"norm": "none"}, epochs=1, samples_per_epoch=60)
+
+
+def test_a_diverging_training_keeps_the_batch(tmp_path):
+    path = tmp_path / "log.diverged.npz"
+    with pytest.raises(ModelError, match=r"what the network saw in that step is in .*log.diverged.npz"):
+        run(batch_file=path, optimiser={"learning_rate": 1e30}, network={"norm": "none"}, samples_per_epoch=60)
+    kept = np.load(path)
+    assert kept["image"].shape == kept["mask"].shape == kept["ignore"].shape == (4, 1, 16, 16)
+    assert list(kept["volume"]) == ["a"] * 4
+    place = kept["first_voxel"][0]
+    values = tubes().image[tuple(slice(low, low + n) for low, n in zip(place, (1, 16, 16), strict=True))]
+    assert np.corrcoef(values.ravel(), kept["image"][0].ravel())[0, 1] == pytest.approx(1.0)
 
 
 def test_early_stopping_needs_something_to_validate_on():

@@ -1,0 +1,88 @@
+"""Two processes learn what one does with the whole batch, and end together with the words of the one that failed."""
+
+import time
+
+import pytest
+import torch
+from unit import group_work
+from unit.test_training import BOXES, numbers, run, settings, tubes, weights
+
+from voxloom import io, process_group, training
+from voxloom.errors import ModelError
+from voxloom.labelled import TrainingVolume
+from voxloom.volume import Geometry
+
+CHANGES = {
+    "network": {"norm": "instance", "dropout": 0.2},
+    "loss": {"name": "bce_dice"},
+    "samples_per_epoch": 13,
+    "accumulate_batches": 2,
+    "optimiser": {"name": "sgd"},  # Adam makes full steps of a bias' rounding errors under a normalisation
+    "epochs": 1,
+}
+
+
+def stored(folder, array, kind):
+    with io.create_volume(
+        folder, shape=array.shape, dtype=array.dtype, geometry=Geometry(spacing_um=(1.0, 1.0, 1.0)), kind=kind
+    ) as out:
+        out[:] = array
+    return io.open_volume(folder)
+
+
+def test_two_processes_learn_what_one_does_with_twice_the_batch(tmp_path):
+    volume = tubes()
+    image, codes = (
+        stored(tmp_path / kind, array, kind)
+        for kind, array in (("image", volume.image), ("annotation", volume.annotations[0]))
+    )
+    alone = run(volume, **CHANGES)
+    together = training.train_in_processes(
+        {"a": TrainingVolume(image, (codes,), volume.spacing_um)},
+        processes=2,
+        boxes=BOXES,
+        settings=settings(**CHANGES),
+        seed=1,
+        memory_mib=400,
+        threads=2,
+        device="cpu",
+    )
+    torch.testing.assert_close(weights(together), weights(alone), rtol=1e-4, atol=1e-5)
+    for one, other in zip(numbers(alone.log), numbers(together.log), strict=True):
+        assert one == pytest.approx(other, rel=1e-3, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("work", "words"),
+    [
+        (group_work.fail, "process 2 of 2 failed with status 1:\nrank 1: the disk is on fire"),
+        (group_work.die, "process 2 of 2 was killed by signal 9 .memory ran out"),
+    ],
+)
+def test_a_lost_process_ends_the_others_with_its_own_words(work, words):
+    begin = time.monotonic()
+    with pytest.raises(ModelError, match=words):
+        with process_group.started(2, device="cpu", work=work, arguments={}) as group:
+            group.total(torch.ones(1))
+    assert time.monotonic() - begin < 60
+    assert not torch.distributed.is_initialized()
+
+
+def test_batch_normalisation_needs_gpus():
+    group = process_group.Group(0, 2)
+    with pytest.raises(ModelError, match="resources.processes is 2.*network.norm to instance"):
+        group.with_joint_statistics(torch.nn.BatchNorm2d(3), torch.device("cpu"))
+
+
+def test_too_few_gpus_are_counted(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ModelError, match="resources.processes is 2, but this machine has 1 GPUs"):
+        process_group.Group(1, 2).device("auto")
+
+
+def test_shares_are_the_whole_batch_in_its_order():
+    for size in (1, 2, 3, 7):
+        shares = [list(process_group.Group(rank, size).share(range(10, 15))) for rank in range(size)]
+        assert [number for share in shares for number in share] == list(range(10, 15))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
