@@ -15,6 +15,7 @@ from voxloom.volume import Geometry
 CHANGES = {
     "network": {"norm": "instance", "dropout": 0.2},
     "loss": {"name": "bce_dice"},
+    "augment": {"flip": 0.5, "noise": 0.5},
     "samples_per_epoch": 13,
     "accumulate_batches": 2,
     "optimiser": {"name": "sgd"},  # Adam makes full steps of a bias' rounding errors under a normalisation
