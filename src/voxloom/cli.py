@@ -1,4 +1,4 @@
-"""The command `voxloom`: look at a file, convert it, score one against another, without a workflow."""
+"""The command `voxloom`: look at a file, convert it, score one against another, begin a configuration."""
 
 from __future__ import annotations
 
@@ -62,6 +62,21 @@ examples:
   voxloom score prediction.nrrd truth.nrrd
   voxloom score probabilities.zarr truth.seg.nrrd --threshold 128 --json
   voxloom score neurons.h5::/labels truth.h5::/labels --labels"""
+
+
+INIT = f"""\
+Look at a folder of volumes and their labels, and write the configuration of a first run, with reasons:
+config/volumes.tsv, config/tasks/TASK.yaml and config/config.yaml. Nothing is overwritten.
+
+A label file has its image's name and _labels, _mask, _seg or the like behind it (brain.nrrd with brain_labels.nrrd
+or brain.seg.nrrd), or lies in a folder of such a name (images/1.tif with labels/1.tif).
+
+{PATHS}"""
+
+INIT_EXAMPLES = """\
+examples:
+  voxloom init scans/ --task vessels
+  voxloom init scans/ --task membranes --voxel-size-um 0.05 0.004 0.004"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -146,6 +161,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     convert.set_defaults(run=_convert)
 
+    init = _command(commands, "init", "write the configuration of a first run", INIT, INIT_EXAMPLES, plain=True)
+    init.add_argument("folder", metavar="FOLDER")
+    init.add_argument("--task", default="mytask", metavar="NAME", help="what is to be found (default: %(default)s)")
+    init.add_argument("--into", default=".", metavar="FOLDER", help="where config/ is written (default: here)")
+    init.add_argument(
+        "--voxel-size-um",
+        nargs="+",
+        type=float,
+        action=_VoxelSize,
+        metavar="UM",
+        help="voxel edges Z Y X in micrometres, or one number for all, where the files state none",
+    )
+    init.set_defaults(run=_init)
+
     score = _command(commands, "score", "score a prediction against the truth", SCORE, SCORE_EXAMPLES)
     score.add_argument("prediction", metavar="PREDICTION")
     score.add_argument("truth", metavar="TRUTH")
@@ -161,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    commands: Any, name: str, brief: str, description: str, examples: str, *, json: bool = True
+    commands: Any, name: str, brief: str, description: str, examples: str, *, json: bool = True, plain: bool = False
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
@@ -170,6 +199,8 @@ def _command(
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    if plain:
+        return parser
     parser.add_argument(
         "--axes", help="letters of the file's axes, slowest first, where they aren't ZYX (XYZ: slices lie along X)"
     )
@@ -358,6 +389,20 @@ def _convert(arguments: argparse.Namespace) -> None:
         unit_when_unstated=arguments.unit,
         kind=arguments.kind,
     )
+
+
+def _init(arguments: argparse.Namespace) -> None:
+    from voxloom import starter
+
+    written = starter.write_configuration(
+        arguments.folder, task=arguments.task, into=arguments.into, voxel_size_um=arguments.voxel_size_um
+    )
+    for path in written:
+        print(f"wrote {path}")
+    directory = "" if arguments.into == "." else f" --directory {arguments.into}"
+    print("look through them, then run:")
+    print(f"  snakemake --snakefile {starter.snakefile()}{directory} --cores all")
+    print("the result is results/report/index.html")
 
 
 def _score(arguments: argparse.Namespace) -> None:
