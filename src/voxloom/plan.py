@@ -26,6 +26,9 @@ STEP_SHARE, VALIDATION_SHARE = 0.85, 0.1
 STEP_MEMORY = 0.5
 """Share of a job's memory for a training step; the other half keeps training boxes."""
 
+SPARE_STEPS = 1.3
+"""More steps than the assumed speed allows, where a clock ends the training."""
+
 VALIDATED = 0.2
 """Share of the annotated voxels that is taken to validate."""
 
@@ -304,7 +307,9 @@ def _epochs(
     validation_s = VALIDATED * fingerprint.annotated_voxels * fit.flops / (machine.gflops * 1e9)
     affordable = int(VALIDATION_SHARE * minutes * 60 / max(validation_s, 1e-9))
     epochs = given.get("epochs") or min(MOST_EPOCHS, max(LEAST_EPOCHS, affordable))
-    samples = given.get("samples_per_epoch") or max(1, fit.steps // epochs) * fit.batch
+    # a schedule reaches its end with max_minutes: steps to spare only let a faster machine use its time
+    spare = SPARE_STEPS if "max_minutes" in given else 1.0
+    samples = given.get("samples_per_epoch") or max(1, int(spare * fit.steps) // epochs) * fit.batch
     return int(epochs), int(samples)
 
 

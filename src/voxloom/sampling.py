@@ -210,6 +210,11 @@ class Sampler:
                 f"the training boxes hold {annotated} annotated voxels and no foreground: nothing can be learnt; "
                 "look at the annotation and the split's map"
             )
+        if foreground == annotated:
+            raise ModelError(
+                f"all {annotated} annotated voxels of the training boxes are foreground: without background nothing "
+                "can be learnt; look at the annotation (annotate.files: empty_slices) and the split's map"
+            )
         if by_first == 0 and self.settings["annotator_share"] > 0:
             raise ModelError(
                 f"annotator_share is {self.settings['annotator_share']}, but the first of learn_from "

@@ -15,7 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from voxloom import devices, divergence, initialisation, losses, networks, optimisation, process_group, training_log
+from voxloom import (
+    data_check,
+    devices,
+    divergence,
+    initialisation,
+    losses,
+    networks,
+    optimisation,
+    process_group,
+    training_log,
+)
 from voxloom.augment import augment, check_augment
 from voxloom.checkpoint import TrainState, on_cpu
 from voxloom.divergence import Steps
@@ -171,6 +181,7 @@ def train(
     dtype = devices.choose_precision(settings["precision"], where)
     loss_function = losses.chosen(settings["loss"], target="mask")
     with devices.reproducible(threads=threads, deterministic=settings["deterministic"]):
+        data_check.refuse_unusable(volumes, boxes)
         sampler = Sampler(volumes, boxes=boxes, settings=settings, seed=seed, memory_mib=0.5 * memory_mib)
         sampler.refuse_reads_across_the_gap()
         check_augment(settings["augment"], network=settings["network"], spacing_um=sampler.sample_spacing_um)

@@ -102,6 +102,12 @@ def test_steps_fill_the_time_that_is_planned_for():
     assert 0.8 * 30 <= plan["expected"]["minutes"] <= 30
 
 
+def test_a_limit_of_time_is_planned_for_with_steps_to_spare():
+    settings, plan = planned(max_minutes=10)
+    assert settings["network"]["widths"][0] < planned()[0]["network"]["widths"][0]
+    assert 10 <= plan["expected"]["minutes"] <= 13
+
+
 def test_little_memory_takes_smaller_steps_and_too_little_is_refused():
     roomy = planned()[1]["expected"]["memory_of_a_step_mib"]
     tight = planned(machine=replace(CPU, memory_mib=roomy / 2))[1]["expected"]["memory_of_a_step_mib"]
