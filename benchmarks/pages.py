@@ -58,8 +58,8 @@ what could not be measured here, with the reason.
 Record = Mapping[str, Any]
 
 
-def write(records: Sequence[Record]) -> list[Path]:
-    """Write the pages that there are records for.
+def made(records: Sequence[Record]) -> dict[str, str]:
+    """The pages that there are records for.
 
     Parameters
     ----------
@@ -68,17 +68,20 @@ def write(records: Sequence[Record]) -> list[Path]:
 
     Returns
     -------
-    written : list of Path
+    pages : dict of str to str
+        File name in docs/ to text.
     """
-    chosen = {
-        DOCS / "performance.md": (memory_page, [record for record in records if "stage" in record]),
-        DOCS / "training_results.md": (training_page, [record for record in records if "target" in record]),
-    }
-    written = [path for path, (_, held) in chosen.items() if held]
-    for path in written:
-        page, held = chosen[path]
-        path.write_text(page(held), encoding="utf-8")
-    return written
+    memory = [record for record in records if "stage" in record]
+    training = [record for record in records if "target" in record]
+    found = {"performance.md": memory_page(memory)} if memory else {}
+    return found | ({"training_results.md": training_page(training)} if training else {})
+
+
+def write(records: Sequence[Record]) -> list[Path]:
+    """Write the pages that there are records for; their paths."""
+    for name, text in made(records).items():
+        (DOCS / name).write_text(text, encoding="utf-8")
+    return [DOCS / name for name in made(records)]
 
 
 def memory_page(records: Sequence[Record]) -> str:

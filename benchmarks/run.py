@@ -67,6 +67,29 @@ def of_stage(name: str, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def of_planned_memory(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records of peak memory in training beside what was planned."""
+    records = []
+    for line in lines:
+        network = line["network"].get("preset") or "-".join(map(str, line["network"].get("widths", ["shallow"])))
+        patch = "×".join(map(str, line["patch_voxels"]))
+        records.append(
+            {
+                "name": f"peak memory [MiB], {network}, {line['batch_size']} × {patch}, {line['precision']}",
+                "target": "as planned",
+                "ours": line["measured_mib"],
+                "peer": line["planned_mib"],
+                "ratio": line["measured_over_planned"],
+                "limit": "measured within 10 % of planned",
+                "peak_mib": line["measured_mib"],
+                "identical": None,
+                "holds": abs(line["measured_over_planned"] - 1) <= 0.1,
+                "hardware": hardware(),
+            }
+        )
+    return records
+
+
 def keep(records: dict[str, dict[str, Any]], said: list[dict[str, Any]]) -> None:
     """Replace the records of the same name, and write all of them."""
     records.update({record["name"]: record for record in said})
@@ -84,7 +107,11 @@ def main() -> None:
     for name, command in chosen.items() if not options.pages else ():
         if options.only is None or name in options.only:
             said = run(name, command)
-            keep(records, said if options.training else of_stage(name, said))
+            if not options.training:
+                said = of_stage(name, said)
+            elif name == "memory":
+                said = of_planned_memory(said)
+            keep(records, said)
     for path in pages.write(list(records.values())):
         print(f"wrote {path.relative_to(HERE.parent)}")
 

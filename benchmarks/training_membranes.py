@@ -25,8 +25,9 @@ import timing
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from voxloom import figures, inference, metrics, partitions, training
+from voxloom import devices, figures, metrics, partitions, training
 from voxloom.labelled import PartBox, TrainingVolume
+from voxloom.predictor import prepare
 
 TARGET = "EM membranes, equal minutes"
 MEMORY_MIB = 6144
@@ -72,7 +73,6 @@ def nnunet_own(held: TrainingVolume, boxes: Sequence[PartBox], options: argparse
         epochs=ENDLESS,
         samples_per_epoch=plan["samples_per_epoch"],
         foreground_share=nnunet.FOREGROUND_SHARE,
-        early_stopping_epochs=ENDLESS,
         test_time_flips=True,
     )
     nnunet.register()
@@ -131,7 +131,7 @@ def run(options: argparse.Namespace) -> None:
     found: dict[str, Any] = {}
     stored: dict[str, NDArray[np.uint8]] = {}
     for name, has_flips in (("plain", False), ("mirrored", True)):
-        stored[name] = predicted(made, held, has_flips=has_flips, options=options)
+        stored[name] = predicted(made, held, boxes, has_flips=has_flips, options=options)
         found[name] = scores(stored[name], held, boxes)
     chosen = "mirrored" if settings["test_time_flips"] else "plain"
     row = {
@@ -156,18 +156,28 @@ def run(options: argparse.Namespace) -> None:
 
 
 def predicted(
-    made: training.Trained, held: TrainingVolume, *, has_flips: bool, options: argparse.Namespace
+    made: training.Trained,
+    held: TrainingVolume,
+    boxes: Sequence[PartBox],
+    *,
+    has_flips: bool,
+    options: argparse.Namespace,
 ) -> NDArray[np.uint8]:
+    """Probabilities of the sections that are scored, 0 in the others."""
     out = np.zeros(held.image.shape, dtype=np.uint8)
-    inference.predict_volume(
+    predictor = prepare(
         made.network,
-        {**made.settings, "test_time_flips": has_flips},
-        held.image,
-        out,
-        memory_mib=MEMORY_MIB,
-        threads=options.threads,
+        made.settings,
+        memory_mib=0.5 * MEMORY_MIB,
         device=options.device,
+        precision=None,
+        has_flips=has_flips,
+        has_rotations=False,
     )
+    with devices.reproducible(threads=options.threads):
+        for box in boxes:
+            if box.part in membranes.PARTS:
+                predictor.region(held.image, box.start, box.stop, out[box.start[0] : box.stop[0]])
     return out
 
 
