@@ -9,6 +9,13 @@ from checkout import Checkout
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes test, one of them runs the demo and all that needs it; other files stay whole."""
+    for item in items:
+        needs_demo = "demo" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("demo" if needs_demo else item.path.name))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of real data sets; the tests that read it are skipped, visibly, where it is absent."""
