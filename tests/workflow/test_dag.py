@@ -32,12 +32,12 @@ def test_a_changed_learning_rate_reruns_the_training_of_that_model_and_what_foll
 
 def test_a_model_that_begins_with_another_is_trained_after_it_and_again_when_it_changes(finished):
     best, model = "  best:\n", "results/models/vessels/best/0"
-    finished.edit("config/tasks/vessels.yaml", best, f"{best}    init_from: {{model: axons/best}}\n")
+    finished.edit("config/tasks/vessels.yaml", best, f"{best}    init_from: {{model: vessels/as-published}}\n")
     finished.edit("config/tasks/vessels.yaml", "samples_per_epoch: 160", "samples_per_epoch: 8")  # to be quick
     assert finished.planned() == AFTER_TRAIN
     finished.run(model)
     assert finished.planned(model) == {}
-    finished.edit("config/tasks/axons.yaml", "learning_rate: 2.0e-3", "learning_rate: 1.0e-3")
+    finished.edit("config/tasks/vessels.yaml", "learning_rate: 1.0e-3", "learning_rate: 3.0e-3")  # the source's
     assert finished.planned(model) == {"train": 2}
 
 
