@@ -9,6 +9,7 @@ from checkout import Checkout
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where several processes test, one of them runs the demo and all that needs it; other files stay whole."""
     for item in items:
