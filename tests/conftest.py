@@ -5,16 +5,9 @@ from pathlib import Path
 
 import pytest
 from checkout import Checkout
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes test, one of them runs the demo and all that needs it; other files stay whole."""
-    for item in items:
-        needs_demo = "demo" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("demo" if needs_demo else item.path.name))
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +27,15 @@ def golden() -> Path:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """The embedded demo, run from beginning to end in a copy of the repository. Don't edit it; copy it."""
-    checkout = Checkout.new(tmp_path_factory.mktemp("demo") / "checkout")
-    checkout.run()
-    return checkout
+    """The embedded demo, run from beginning to end in a copy of the repository. Don't edit it; copy it.
+
+    Where several processes test, the first that asks runs it and the others take what it made.
+    """
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, done = base / "demo" / "checkout", base / "demo.done"
+    with FileLock(base / "demo.lock"):
+        if not done.exists():
+            Checkout.new(folder).run()
+            done.touch()
+    return Checkout(folder)
