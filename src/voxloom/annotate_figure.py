@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from voxloom.drawing import enlarged, fill, outline, scale_bar
 from voxloom.errors import VolumeError
 from voxloom.figures import COLOURS, MUTED, PAGE_WIDTH_IN, new_figure, styled
 from voxloom.recipe import Annotated, TracedSlice
@@ -96,62 +96,34 @@ def _draw_slice(axes: NDArray[Any], traced: TracedSlice, window: tuple[slice, sl
     grey = traced.image[window].astype(np.float64)
     darkest, lightest = np.percentile(grey, [0.5, 99.5])
     scale = max(1, PANEL_PIXELS // max(grey.shape))
-    grey = _enlarged(np.clip((grey - darkest) / max(lightest - darkest, 1e-12), 0, 1), scale)
+    grey = enlarged(np.clip((grey - darkest) / max(lightest - darkest, 1e-12), 0, 1), scale)
     picture = np.repeat(grey[:, :, None], 3, axis=2)
     extent = (0, grey.shape[1] / scale * spacing_um[2], grey.shape[0] / scale * spacing_um[1], 0)
     for axis in axes:
         axis.set_axis_off()
     _show(axes[0], picture, extent, f"slice {traced.z}")
-    _scale_bar(axes[0], extent)
+    scale_bar(axes[0], extent)
     before: NDArray[np.bool_] | None = None
     for axis, step in zip(axes[1:], traced.steps, strict=False):
-        mask = _enlarged(step.mask[window], scale)
+        mask = enlarged(step.mask[window], scale)
         panel = picture.copy()
         before = mask if before is None else before
-        _fill(panel, before & mask, OUTLINE, 0.3)
-        _fill(panel, before & ~mask, REMOVED, 0.75)
-        _fill(panel, mask & ~before, ADDED, 0.5)
-        _fill(panel, _outline(mask, scale), OUTLINE, 1.0)
+        fill(panel, before & mask, OUTLINE, 0.3)
+        fill(panel, before & ~mask, REMOVED, 0.75)
+        fill(panel, mask & ~before, ADDED, 0.5)
+        fill(panel, outline(mask, scale), OUTLINE, 1.0)
         _show(axis, panel, extent, step.step)
         before = mask
-    codes = _enlarged(traced.codes[window], scale)
+    codes = enlarged(traced.codes[window], scale)
     panel = picture.copy()
-    _fill(panel, codes == 1, OUTLINE, 0.55)
-    _fill(panel, codes == IGNORE, MUTED, 0.7)
+    fill(panel, codes == 1, OUTLINE, 0.55)
+    fill(panel, codes == IGNORE, MUTED, 0.7)
     _show(axes[1 + len(traced.steps)], panel, extent, "stored annotation")
-
-
-def _enlarged(array: NDArray[Any], scale: int) -> NDArray[Any]:
-    return array.repeat(scale, axis=0).repeat(scale, axis=1)
-
-
-def _outline(mask: NDArray[np.bool_], scale: int) -> NDArray[np.bool_]:
-    """The mask's inner edge, as fine as the enlarged picture allows; the slice's border is no edge."""
-    inner = ndimage.binary_erosion(mask, iterations=max(1, min(2, scale - 1)), border_value=1)
-    outline: NDArray[np.bool_] = mask & ~inner
-    return outline
-
-
-def _fill(picture: NDArray[np.float64], where: NDArray[np.bool_], colour: str, opacity: float) -> None:
-    picture[where] = (1 - opacity) * picture[where] + opacity * np.array(to_rgb(colour))
 
 
 def _show(axis: Axes, picture: NDArray[np.float64], extent: tuple[float, float, float, float], title: str) -> None:
     axis.imshow(picture, extent=extent, interpolation="nearest")
     axis.set_title(textwrap.fill(title, 24), fontsize=8.5)  # 24 letters are as wide as a fifth of the page
-
-
-def _scale_bar(axis: Axes, extent: tuple[float, float, float, float]) -> None:
-    """A bar of 1, 2 or 5 times a power of ten micrometres, about a quarter of the width."""
-    width, height = extent[1], extent[2]
-    power = 10.0 ** np.floor(np.log10(width / 3))
-    length = max(step * power for step in (1, 2, 5) if step * power <= width / 3)
-    thickness, margin = height / 50, width / 25
-    bottom = height - margin
-    box = {"facecolor": "black", "alpha": 0.55, "edgecolor": "none", "pad": 1.5}
-    corner = (margin, bottom - thickness)
-    axis.add_patch(Rectangle(corner, length, thickness, facecolor="white", edgecolor="black", lw=0.5))
-    axis.text(margin, bottom - 1.8 * thickness, f"{length:g} µm", color="white", va="bottom", fontsize=8.5, bbox=box)
 
 
 def _draw_projection(axis: Axes, depth_voxels: NDArray[np.int32], spacing_um: Vector) -> None:
@@ -173,7 +145,7 @@ def _draw_projection(axis: Axes, depth_voxels: NDArray[np.int32], spacing_um: Ve
     picture = np.where(is_hit[:, :, None], tone[:, :, None] * np.array([1.0, 0.93, 0.82]), 0.06)
     extent = (0, depth_voxels.shape[1] * spacing_um[2], depth_voxels.shape[0] * spacing_um[1], 0)
     _show(axis, picture, extent, "foreground seen along z")
-    _scale_bar(axis, extent)
+    scale_bar(axis, extent)
     axis.set_axis_off()
 
 

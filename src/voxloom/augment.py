@@ -28,6 +28,22 @@ NAMES = (*MOVES, MISALIGNED, *CHANGES)
 """Every augmentation; each has its probability in section ``augment`` of a model."""
 
 
+def enabled(settings: Mapping[str, Any]) -> list[str]:
+    """Augmentations that may happen.
+
+    Parameters
+    ----------
+    settings : mapping
+        Section ``augment`` of a model.
+
+    Returns
+    -------
+    names : list of str
+        In the order of `NAMES`.
+    """
+    return [name for name in NAMES if settings[name] > 0]
+
+
 def check_augment(settings: Mapping[str, Any], *, network: Mapping[str, Any], spacing_um: Sequence[float]) -> None:
     """Say what is wrong with section ``augment`` of a model.
 

@@ -26,6 +26,7 @@ FORMAT = "voxloom model 1"
 WEIGHTS, SETTINGS, LOG, SPLIT, CARD = "weights.safetensors", "model.yaml", "training_log.csv", "split.csv", "README.md"
 INIT_REPORT, SEEN_BEFORE = "init_report.csv", "seen_before.csv"
 PLAN = "plan.yaml"
+AUGMENTED = "augmented_patches"
 NEEDED = ("network", "input", "normalisation", "spacing_um", "precision", "test_time_flips")
 
 
@@ -114,7 +115,18 @@ def save_model(
             trained.log, kept_epoch=trained.kept_epoch, title=f"{task} / {model} / fold {fold}"
         )
         save_figure(figure, temporary / "training_log")
+        if trained.examples is not None:
+            _draw_augmented(temporary, trained, title=f"{task} / {model} / fold {fold}")
         (temporary / CARD).write_text(card(document, trained.log), encoding="utf-8")
+
+
+def _draw_augmented(folder: Path, trained: Trained, *, title: str) -> None:
+    from voxloom import augment_figure
+    from voxloom.figures import save_figure
+
+    assert trained.examples is not None
+    figure = augment_figure.draw(trained.examples, settings=trained.settings["augment"], title=title)
+    save_figure(figure, folder / AUGMENTED, png_dpi=augment_figure.DPI)
 
 
 def _initialised(trained: Trained, initial: Initial) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,6 +187,15 @@ class Material:
         stem = self.figures_directory / file_name(name)
         svg, _ = figures.save_figure(figure, stem)
         return report_page.figure(svg.read_bytes(), kind="image/svg+xml", alt=alt, caption=caption, file=stem.name)
+
+    def keep(self, path: Path, name: str, *, alt: str, caption: str) -> str:
+        """Copy a figure that another stage saved as SVG and PNG, and return `path`, one of the two, as HTML."""
+        stem = file_name(name)
+        for suffix in (".png", ".svg"):
+            if path.with_suffix(suffix).is_file():
+                shutil.copyfile(path.with_suffix(suffix), self.figures_directory / f"{stem}{suffix}")
+        kind = "image/svg+xml" if path.suffix == ".svg" else "image/png"
+        return report_page.figure(path.read_bytes(), kind=kind, alt=alt, caption=caption, file=stem)
 
 
 def file_name(name: str) -> str:

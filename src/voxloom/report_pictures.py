@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
+from voxloom.drawing import scale_bar_um
 from voxloom.figures import PAGE_WIDTH_IN, new_figure, styled
 from voxloom.volume import IGNORE
 
@@ -160,29 +160,6 @@ def encode_probability(probability: NDArray[np.float32]) -> bytes:
     """
     indices = np.clip(np.nan_to_num(probability) * 63 + 0.5, 0, 63).astype(np.uint8)
     return _encode_palette(indices, probability_colours().tolist(), bits=8)
-
-
-def scale_bar_um(width_um: float) -> float:
-    """A round length of about a quarter of a picture.
-
-    Parameters
-    ----------
-    width_um : float
-        Width of the picture in micrometres. Positive.
-
-    Returns
-    -------
-    length_um : float
-        1, 2 or 5 times a power of ten, at most 30 % of the width.
-
-    Examples
-    --------
-    >>> scale_bar_um(234.0)
-    50.0
-    """
-    target = 0.3 * width_um
-    power = 10.0 ** math.floor(math.log10(target))
-    return max(step * power for step in (1.0, 2.0, 5.0) if step * power <= target * (1 + 1e-9))
 
 
 @dataclass(frozen=True)

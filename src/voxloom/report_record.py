@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import yaml
 
 from voxloom import report_page, report_run, report_scores
 from voxloom.report_graph import read_rulegraph, rulegraph_figure
-from voxloom.report_inputs import Material, file_name
+from voxloom.report_inputs import Material
 from voxloom.report_page import badge, paragraph, text
 
 
@@ -104,19 +103,13 @@ def annotation(material: Material) -> str:
         if not task.annotation_figures:
             parts.append(paragraph("No figure of this task's annotation was made.", kind="note"))
         for volume, path in task.annotation_figures.items():
-            stem = file_name(f"annotation_{task.name}_{volume}")
-            for suffix in (".png", ".svg"):
-                if path.with_suffix(suffix).is_file():
-                    shutil.copyfile(path.with_suffix(suffix), material.figures_directory / f"{stem}{suffix}")
-            kind = "image/svg+xml" if path.suffix == ".svg" else "image/png"
             phantom = badge("synthetic" if material.is_synthetic.get(volume) else "")
             parts.append(
-                report_page.figure(
-                    path.read_bytes(),
-                    kind=kind,
+                material.keep(
+                    path,
+                    f"annotation_{task.name}_{volume}",
                     alt=f"How the annotation of {task.name} was made on {volume}.",
                     caption=f"{text(task.name)} on {text(volume)}{phantom}: the recipe's steps on the image.",
-                    file=stem,
                 )
             )
     return "\n".join(parts) or paragraph("No task ran.", kind="note")

@@ -23,6 +23,7 @@ from voxloom.report_inputs import Material, Run, Task, file_name
 from voxloom.report_page import badge, paragraph, score, text
 from voxloom.report_viewer import Output
 
+AUGMENTED = "augmented_patches.png"
 HEADINGS = {"average_precision": "AP", "f1": "F1", "all_background_accuracy": "accuracy of all background"}
 HEADLINE_COLUMNS = (
     "average_precision", "f1", "precision", "recall", "accuracy", "all_background_accuracy", "prevalence", "threshold",
@@ -277,8 +278,29 @@ def training(material: Material) -> str:
                 caption=caption,
             )
         )
+        parts += _augmented(material, task.name)
         parts += report_plan.plans(material, task.name)
     return "\n".join(parts) or paragraph("No model was trained.", kind="note")
+
+
+def _augmented(material: Material, task: str) -> list[str]:
+    """Patches as a network saw them, for every model of a task that was trained with augmentation."""
+    parts = []
+    for model in material.models(task):
+        folders = [run.directory for run in material.runs(task) if run.model == model and run.directory]
+        drawn = [folder / AUGMENTED for folder in folders if (folder / AUGMENTED).is_file()]
+        if drawn:
+            parts.append(
+                material.keep(
+                    drawn[0],
+                    f"augmented_patches_{task}_{model}",
+                    alt=f"Patches of {task} before and after the augmentation of {model}.",
+                    caption=f"Augmented patches of {text(model)}{badge(material.note(task, 'train'))}: what it learnt "
+                    "from, and what each change does. If a person can't tell the foreground any more, lower the "
+                    "probabilities under augment.",
+                )
+            )
+    return parts
 
 
 def reliability(material: Material) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from voxloom import report_panels as panels
 from voxloom import report_pictures as pictures
+from voxloom.drawing import scale_bar_um
 from voxloom.report_page import data_uri, text
 from voxloom.report_panels import Case, Ranges, Window
 from voxloom.report_pictures import Picture
@@ -322,7 +323,7 @@ def _panel(anchors: Sequence[str], caption: str, size_um: tuple[float, float], *
     height, width = size_um
     inside = "".join(f'<use href="#{anchor}"/>' for anchor in anchors)
     if with_scale:
-        length = pictures.scale_bar_um(width)
+        length = scale_bar_um(width)
         bar, left, bottom = 0.018 * width, 0.04 * width, height - 0.05 * width
         inside += (
             f'<g fill="#fff" stroke="#000" stroke-width="{0.012 * width:g}" stroke-opacity="0.45"'

@@ -26,6 +26,7 @@ LOGGER = logging.getLogger("voxloom")
 MOST_BALANCED_WEIGHT = 20.0
 SCAN_EDGE = 64
 PATCHES, ORDER = 1, 2  # streams of random numbers
+EXAMPLES_OF = 12
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,25 @@ class Batch:
     mask: Tensor
     ignore: Tensor
     places: tuple[tuple[str, Shape], ...]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Samples to be shown, and what augmenting them needs.
+
+    Parameters
+    ----------
+    batch : Batch
+        Not augmented.
+    spacing_um : tuple of float
+        Voxel edge lengths (Z, Y, X) of the samples.
+    unit_deviation : float
+        Standard deviation of the training set in the network's numbers.
+    """
+
+    batch: Batch
+    spacing_um: tuple[float, float, float]
+    unit_deviation: float
 
 
 _Sample = tuple[NDArray[np.float32], NDArray[np.uint8], tuple[str, Shape]]
@@ -303,6 +323,24 @@ class Sampler:
             torch.from_numpy(ignore),
             places,
         )
+
+    def examples(self, count: int) -> Examples:
+        """Samples of the first epoch that have something to show.
+
+        Parameters
+        ----------
+        count : int
+
+        Returns
+        -------
+        examples : Examples
+            Of the first `EXAMPLES_OF` samples those with the most foreground, in their order; fewer where an epoch has
+            fewer. What training sees stays as it is.
+        """
+        looked_at = range(min(EXAMPLES_OF, self.samples_per_epoch))
+        foreground = [float(self.samples(0, [number]).mask.mean()) for number in looked_at]
+        chosen = sorted(looked_at, key=lambda number: -foreground[number])[:count]
+        return Examples(self.samples(0, sorted(chosen)), self.sample_spacing_um, self.normalisation.unit_deviation)
 
     def _slice(self, epoch: int, number: int) -> _Sample:
         """Image (C, Y, X) and codes (Y, X) of a whole slice."""

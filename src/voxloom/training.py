@@ -26,7 +26,7 @@ from voxloom import (
     process_group,
     training_log,
 )
-from voxloom.augment import augment, check_augment
+from voxloom.augment import augment, check_augment, enabled
 from voxloom.checkpoint import TrainState, on_cpu
 from voxloom.divergence import Steps
 from voxloom.errors import ModelError
@@ -37,13 +37,14 @@ from voxloom.objective import objective
 from voxloom.optimisation import Progress, WeightsAverage
 from voxloom.predictor import check_rotations, prepare
 from voxloom.process_group import ALONE, Group
-from voxloom.sampling import Batch, Sampler
+from voxloom.sampling import Batch, Examples, Sampler
 from voxloom.training_log import Meter, Row
 from voxloom.validation import Scores, Validation
 
 LOGGER = logging.getLogger("voxloom")
 CHECK_STEPS = 10
 AUGMENT, DROPOUT = 3, 4  # streams of random numbers
+EXAMPLES = 2
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class Trained:
         Annotated and foreground voxels that it learnt and validated from, samples and steps an epoch, parameters.
     others : dict of str to dict
         "best" or "last": weights of that epoch, where another one was kept.
+    examples : Examples, optional
+        Samples that it learnt from, before augmentation; None where there was none.
     """
 
     network: nn.Module
@@ -72,6 +75,7 @@ class Trained:
     kept_epoch: int
     counts: dict[str, int]
     others: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    examples: Examples | None = None
 
 
 def train_in_processes(
@@ -311,7 +315,8 @@ def train(
         if best is not None and state.best_epoch != state.epochs_done:
             others = {"last": last} if keeps_best else {"best": best}
         epoch = state.best_epoch if keeps_best else state.epochs_done
-        return Trained(network.eval(), resolved, state.log, epoch, counts, others)
+        examples = sampler.examples(EXAMPLES) if enabled(settings["augment"]) else None
+        return Trained(network.eval(), resolved, state.log, epoch, counts, others, examples)
 
 
 class _Budget:

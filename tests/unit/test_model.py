@@ -11,10 +11,12 @@ import torch
 import yaml
 
 from voxloom import networks
+from voxloom.augment import NAMES
 from voxloom.errors import ModelError
 from voxloom.initialisation import Initial, SeenBox
 from voxloom.model import load_model, save_model
 from voxloom.pretrained import read_initial
+from voxloom.sampling import Batch, Examples
 from voxloom.training import Trained
 from voxloom.training_log import LOG_COLUMNS
 
@@ -51,8 +53,9 @@ def trained():
     return Trained(network, SETTINGS, log, 2, COUNTS)
 
 
-def save(folder, *, is_synthetic=False, initial=None, rows=ROWS):
-    made = trained()
+def save(folder, *, is_synthetic=False, initial=None, rows=ROWS, examples=None, augment=None):
+    made = replace(trained(), examples=examples)
+    made = replace(made, settings={**made.settings, "augment": augment}) if augment else made
     save_model(
         folder,
         replace(made, settings={**made.settings, "freeze": list(initial.freeze)}) if initial else made,
@@ -96,6 +99,19 @@ def test_equal_models_are_equal_files(tmp_path):
     ]
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+
+
+def test_augmented_patches_are_drawn_where_there_are_some(tmp_path):
+    image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    mask = (image[:, 1:2] > 0.5).float()
+    examples = Examples(Batch(image, mask, mask > 2, (("cube", (0, 0, 0)),)), (1.0, 1.0, 1.0), 1.0)
+    probabilities = {**dict.fromkeys(NAMES, 0.0), "noise": 0.5}
+    for name in ("one", "two"):
+        save(tmp_path / name, examples=examples, augment=probabilities)
+    for suffix in (".png", ".svg"):
+        files = [tmp_path / name / f"augmented_patches{suffix}" for name in ("one", "two")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    assert ">noise<" in files[0].read_text(encoding="utf-8")
 
 
 def test_the_log_has_its_columns_and_leaves_missing_numbers_empty(tmp_path):

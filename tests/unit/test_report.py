@@ -279,6 +279,18 @@ def test_the_annotations_figure_is_kept_beside_the_page(tmp_path):
     assert base64.b64encode(source[1].read_bytes()).decode() in section(path.read_text("utf-8"), "annotation")
 
 
+def test_augmented_patches_are_shown_beside_the_training_curves(tmp_path):
+    inputs, open_volume = make_run(tmp_path, folds=2)
+    source = save_figure(new_figure(1.0, 1.0), inputs.runs[-1].directory / "augmented_patches")
+    path = build_report(inputs, out_directory=tmp_path / "report", open_volume=open_volume)
+    for file in source:
+        copied = path.parent / "figures" / f"augmented_patches_axons_best{file.suffix}"
+        assert copied.read_bytes() == file.read_bytes()
+    shown = section(path.read_text("utf-8"), "training")
+    assert base64.b64encode(source[1].read_bytes()).decode() in shown
+    assert shown.count("Augmented patches of") == 1
+
+
 def test_a_caption_is_said_under_its_heading_and_an_unknown_one_is_refused(built, tmp_path):
     inputs, _, page = built
     _, open_volume = make_run(inputs.tasks[0].splits.parents[1])

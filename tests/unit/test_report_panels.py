@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from unit.report_tables import Stored
 
-from voxloom import report_panels, report_pictures
+from voxloom import drawing, report_panels, report_pictures
 
 BOX = ((0, 3), (0, 4), (0, 4))
 
@@ -108,4 +108,4 @@ def test_a_constant_image_is_grey_and_no_error():
 
 @pytest.mark.parametrize(("width_um", "length_um"), [(100.0, 20.0), (234.0, 50.0), (3.4, 1.0), (0.5, 0.1)])
 def test_the_scale_bar_is_a_round_length(width_um, length_um):
-    assert report_pictures.scale_bar_um(width_um) == pytest.approx(length_um)
+    assert drawing.scale_bar_um(width_um) == pytest.approx(length_um)

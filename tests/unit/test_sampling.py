@@ -264,3 +264,18 @@ def test_samples_that_would_reach_across_the_gap_are_refused():
     made = sampler({"a": volume(codes)}, boxes=narrow)
     with pytest.raises(SplitError, match="samples have .* use a smaller patch_voxels"):
         made.refuse_reads_across_the_gap()
+
+
+def test_examples_show_foreground_and_leave_the_samples_as_they_are():
+    chosen, untouched = sampler(), sampler()
+    before = chosen.batch(0, 0)
+    examples = chosen.examples(2)
+    assert same(chosen.batch(0, 0), before)
+    assert same(chosen.batch(1, 2), untouched.batch(1, 2))
+    foreground = [float(untouched.samples(0, [number]).mask.mean()) for number in range(10)]
+    assert sorted(examples.batch.mask.mean(dim=(1, 2, 3)).tolist()) == pytest.approx(sorted(foreground)[-2:])
+    assert (examples.spacing_um, examples.unit_deviation) == ((1.0, 1.0, 1.0), chosen.normalisation.unit_deviation)
+
+
+def test_there_are_no_more_examples_than_samples():
+    assert len(sampler(samples_per_epoch=1).examples(3).batch.image) == 1

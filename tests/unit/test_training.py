@@ -145,6 +145,7 @@ def test_it_learns_to_segment_unseen_slices(changes):
     assert trained.log[-1]["validation_average_precision"] > 0.9
     assert trained.log[-1]["training_loss"] < trained.log[0]["training_loss"]
     assert trained.kept_epoch == 6
+    assert (trained.examples is not None) == ("augment" in changes)
 
 
 def test_equal_seeds_give_equal_weights_and_log():
