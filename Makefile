@@ -20,7 +20,7 @@ demo: $(VENV)/.ready
 	@echo "Look at results/report/index.html"
 
 test: $(VENV)/.ready
-	$(VENV)/bin/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
+	$(VENV)/bin/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder --durations 20
 
 docs: $(VENV)/.ready  ## rewrite the pages that come from the code
 	$(VENV)/bin/python docs/generate.py

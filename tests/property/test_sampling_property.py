@@ -30,6 +30,7 @@ def volumes_and_boxes(draw):
     image = rng.permutation(np.arange(np.prod(shape), dtype=np.uint16)).reshape(shape)
     codes = rng.choice([0, 1, 255], shape).astype(np.uint8)
     codes[low[0], low[1], low[2]] = 1
+    codes[high[0] - 1, high[1] - 1, high[2] - 1] = 0  # labels of one kind only are refused
     return TrainingVolume(image, (codes,), (1.0, 1.0, 1.0)), PartBox("a", "train", tuple(low), tuple(high)), seed
 
 

@@ -245,9 +245,10 @@ def make_run(
                     Run(task, model, str(fold), evaluation, {"phantom_a": path}, directory, f"{model} settings")
                 )
     benchmarks = folder / "benchmarks"
-    for stage, time_s in (("convert", 1.5), ("train", 62.0)):
-        (benchmarks / stage).mkdir(parents=True, exist_ok=True)
-        (benchmarks / stage / "axons.tsv").write_text(
+    for job, time_s in (("convert/phantom_a", 1.5), ("train/axons/best/0", 62.0)):
+        path = benchmarks / f"{job}.tsv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(
             "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
             f"{time_s}\t0:01:02\t{100 * time_s}\t9\t9\t9\t0\t0\t97.1\t{time_s}\n",
             encoding="utf-8",
