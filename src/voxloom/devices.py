@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import ctypes
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +20,8 @@ LOGGER = logging.getLogger("voxloom")
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
+M_MMAP_THRESHOLD = -3  # of malloc.h
+RETURNED_BYTES = 2**20
 
 
 def choose_device(name: str) -> torch.device:
@@ -142,6 +146,20 @@ def compiled(network: nn.Module, parallel: nn.Module, example: Tensor, dtype: to
         LOGGER.warning("torch.compile failed, training goes on without it: %s", reason)
         return parallel
     return torch.compile(parallel)  # type: ignore[return-value]
+
+
+def return_freed_memory() -> None:
+    """Give every large piece of memory back to the system when it is freed, from here on in this process.
+
+    The C library of Linux otherwise keeps freed pieces of up to 32 MiB to use again, and what doesn't fit stays: a
+    training step of small patches then takes up to 45 % more memory than it uses. Fetching them anew takes time, about
+    a sixth of a step's; it were twice that if PyTorch weren't told to ask for huge pages, which it reads at its first
+    tensor: call this before. Elsewhere nothing changes.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, RETURNED_BYTES)
 
 
 @contextlib.contextmanager

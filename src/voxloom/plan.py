@@ -11,7 +11,8 @@ from voxloom import network_reach
 from voxloom.config import GIVEN
 from voxloom.errors import ModelError
 from voxloom.fingerprint import Fingerprint
-from voxloom.plan_cost import MINUTES, Machine, forward_flops, machine, training_mib
+from voxloom.plan_cost import MINUTES, Machine, forward_flops, machine
+from voxloom.training_memory import training_bytes
 
 FIRST_WIDTHS = (64, 48, 32, 24, 16, 12, 8)
 """Channels of the finest level that are tried, the widest first."""
@@ -282,9 +283,10 @@ def _fit(
         flops = forward_flops(network)
         wanted = round(VOXELS_A_STEP[machine.device][network["dimensions"]] / math.prod(patch))
         batch = given.get("batch_size") or max(1, wanted)
-        while batch > 1 and "batch_size" not in given and training_mib(network, patch, batch) > machine.memory_mib:
-            batch -= 1
-        mib = training_mib(network, patch, batch)
+        mib = training_bytes(network, patch, batch, machine.precision) / 2**20
+        while batch > 1 and "batch_size" not in given and mib > machine.memory_mib:
+            batch = max(1, min(batch - 1, int(batch * machine.memory_mib / mib)))
+            mib = training_bytes(network, patch, batch, machine.precision) / 2**20
         steps = int(flops_budget / (3 * flops * math.prod(patch) * batch))
         fit = _Fit(network, patch, batch, flops, min(steps, MOST_STEPS), mib)  # type: ignore[arg-type]
         if mib <= machine.memory_mib:

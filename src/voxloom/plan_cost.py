@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,23 +98,3 @@ def forward_flops(network: Mapping[str, Any]) -> float:
     with torch.no_grad():
         made(torch.zeros(1, network["slices"], *edges, device="meta"))
     return sum(counted) / math.prod(edges)
-
-
-def training_mib(network: Mapping[str, Any], patch_voxels: Sequence[int], batch_size: int) -> float:
-    """Memory that a training step holds: weights, their gradients and moments, and what the backward pass needs.
-
-    Parameters
-    ----------
-    network : mapping
-        The keys under ``network`` of a model.
-    patch_voxels : sequence of int
-        (Z, Y, X).
-    batch_size : int
-
-    Returns
-    -------
-    mib : float
-    """
-    shrinks = 2 ** (network["dimensions"] * torch.arange(len(network["widths"])))
-    channels = sum(width / int(shrink) for width, shrink in zip(network["widths"], shrinks, strict=True))
-    return math.prod(patch_voxels) * batch_size * 44.0 * channels / 2**20

@@ -184,6 +184,8 @@ def train(
     where = devices.choose_device(group.device(device))
     dtype = devices.choose_precision(settings["precision"], where)
     loss_function = losses.chosen(settings["loss"], target="mask")
+    if where.type == "cpu":
+        devices.return_freed_memory()
     with devices.reproducible(threads=threads, deterministic=settings["deterministic"]):
         data_check.refuse_unusable(volumes, boxes)
         sampler = Sampler(volumes, boxes=boxes, settings=settings, seed=seed, memory_mib=0.5 * memory_mib)

@@ -1,0 +1,136 @@
+"""How much memory a training step takes, counted without taking it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from voxloom import networks
+
+BLAS_BYTES = 20 * 2**20
+"""What the matrix library of the CPU holds from its first product on, as measured."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def training_bytes(
+    network: Mapping[str, Any], patch_voxels: Sequence[int], batch_size: int, precision: str, *, moments: int = 2
+) -> int:
+    """Peak memory of a training step: weights, gradients, the optimiser's moments, and what the backward pass needs.
+
+    Parameters
+    ----------
+    network : mapping
+        The keys under ``network`` of a model.
+    patch_voxels : sequence of int
+        (Z, Y, X) of the network's input; Z is not read in 2-D.
+    batch_size : int
+    precision : {"float32", "bfloat16"}
+        Of the arithmetic.
+    moments : int
+        Numbers that the optimiser keeps for each weight; 2 for Adam, 1 for SGD with momentum.
+
+    Returns
+    -------
+    bytes : int
+        Beside the interpreter, its libraries and the samples.
+
+    Notes
+    -----
+    No formula, but a count: the step is run on tensors that have sizes and no contents (PyTorch's fake tensors), for
+    any architecture of the registry, and the largest sum of those alive is taken. It takes about a second.
+
+    Calibrated with ``benchmarks/training_memory.py``, which prints planned and measured resident memory of eight
+    architectures, 2-D and 3-D, in both precisions: what the tensors don't explain was the input that small float32
+    convolutions unfold, which is counted with them, and `BLAS_BYTES`. It holds where freed memory goes back to the
+    system, see `devices.return_freed_memory`: the C library otherwise keeps what is freed in pieces below 32 MiB, up
+    to 45 % more in small networks. A GPU's buffers for convolutions are not counted.
+    """
+    key = json.dumps(networks.resolved(network), sort_keys=True)
+    return _counted(key, tuple(patch_voxels), batch_size, precision, moments)
+
+
+@functools.lru_cache(maxsize=256)
+def _counted(key: str, patch_voxels: tuple[int, ...], batch_size: int, precision: str, moments: int) -> int:
+    network = json.loads(key)
+    size = patch_voxels[-network["dimensions"] :]
+    with FakeTensorMode(), _LiveBytes() as live:
+        made = networks.construct(network, in_channels=network["slices"], out_channels=1).train()
+        weights = list(made.parameters())
+        live.add([*weights, *made.buffers()])
+        x, truth = torch.empty(batch_size, network["slices"], *size), torch.empty(batch_size, 1, *size)
+        networks.draw_dropout(made, samples=batch_size, generator=torch.Generator())
+        with torch.autocast("cpu", dtype=DTYPES[precision], enabled=precision != "float32"):
+            logits = made(x)
+        scales = logits if isinstance(logits, list) else [logits]
+        losses: list[Tensor] = []
+        strides = [(1,) * len(size), *(tuple(stride[-len(size) :]) for stride in network["strides"])]
+        for scale, stride in zip(scales, strides, strict=False):
+            truth = truth[(slice(None), slice(None), *(slice(None, None, step) for step in stride))]
+            losses.append(F.binary_cross_entropy_with_logits(scale.float(), truth))
+        torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+    library = BLAS_BYTES if live.unfolds else 0
+    return live.peak + library + moments * 4 * sum(weight.numel() for weight in weights)
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Adds up the tensors that are alive while operations run inside this context."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: dict[int, int] = {}
+        self.now = self.peak = 0
+        self.unfolds = False
+
+    def add(self, tensors: Sequence[Any]) -> None:
+        """Count memory that isn't counted yet, until it is freed."""
+        for tensor in tensors:
+            storage = tensor.untyped_storage() if isinstance(tensor, Tensor) else None
+            if storage is None or storage._cdata in self.sizes:
+                continue
+            self.sizes[storage._cdata] = storage.nbytes()
+            self.now += storage.nbytes()
+            weakref.finalize(storage, self._remove, storage._cdata)
+        self.peak = max(self.peak, self.now)
+
+    def _remove(self, key: int) -> None:
+        self.now -= self.sizes.pop(key)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        self.add(tree_leaves(made))
+        if func is torch.ops.aten.convolution.default:
+            x, weight, _, *options = args
+            self._unfold(x, weight, options)
+        elif func is torch.ops.aten.convolution_backward.default:
+            _, x, weight, _, *options, _ = args
+            self._unfold(x, weight, options)
+        return made
+
+    def _unfold(self, x: Tensor, weight: Tensor, options: Sequence[Any]) -> None:
+        """Count what a convolution takes for itself where PyTorch lays its input out anew.
+
+        On a CPU in float32 it does so for kernels of 1 on one thread, and where a batch of one is small, and then once
+        for each place in the kernel.
+        """
+        stride, _, _, transposed, *_ = options
+        bias_sizes = [weight.shape[1 if transposed else 0]]
+        backend = torch._C._select_conv_backend(x, weight, None, *options, bias_sizes)
+        if not str(backend).startswith("_ConvBackend.Slow"):
+            return
+        rows = weight.shape[1] * math.prod(weight.shape[2:]) * len(x)
+        columns = math.prod(x.shape[2:]) // (1 if transposed else math.prod(stride))
+        is_wide = math.prod(weight.shape[2:]) > 1
+        self.unfolds |= is_wide
+        self.peak = max(self.peak, self.now + x.element_size() * (x.numel() + is_wide * rows * columns))
