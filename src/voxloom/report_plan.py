@@ -77,7 +77,7 @@ def _at(settings: Mapping[str, Any], key: str) -> Any:
 
 def _in_words(value: Any) -> str:
     if isinstance(value, list):
-        return ", ".join(map(_in_words, value))
+        return ", ".join(f"[{_in_words(part)}]" if isinstance(part, list) else _in_words(part) for part in value)
     if value is None or isinstance(value, bool):
         return {True: "yes", False: "no", None: "none"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)

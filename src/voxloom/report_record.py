@@ -73,7 +73,7 @@ def _volume_table(material: Material) -> str:
                 "region": volume.region or "–",
                 "voxels (z, y, x)": " × ".join(f"{size}" for size in shape),
                 "voxel size [µm]": " × ".join(f"{step:.4g}" for step in store.spacing_um),
-                "extent [µm]": " × ".join(f"{n * step:.0f}" for n, step in zip(shape, store.spacing_um, strict=True)),
+                "extent [µm]": " × ".join(_length(n * step) for n, step in zip(shape, store.spacing_um, strict=True)),
                 "type": str(store.dtype),
                 "source": Path(str(source.get("path", "–"))).name,
                 "SHA-256": str(source.get("sha256", "–"))[:12],
@@ -89,6 +89,11 @@ def _volume_table(material: Material) -> str:
             "SHA-256": lambda row: f'<span class="sum">{text(row["SHA-256"])}</span>',
         },
     )
+
+
+def _length(length_um: float) -> str:
+    """Three digits that count, without an exponent: a volume may be nanometres or centimetres long."""
+    return f"{float(f'{length_um:.3g}'):g}"
 
 
 def _source(store: Any) -> Mapping[str, Any]:
