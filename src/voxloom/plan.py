@@ -333,8 +333,9 @@ def _network_choices(fingerprint: Fingerprint, fit: _Fit, *, minutes: float, mac
         "network.widths",
         widths,
         f"{levels} levels see {reach[-1]} voxels to each side, where objects are {fingerprint.thickness_voxels:.3g} "
-        f"voxels thick and {CONTEXT[dimensions]} voxels of context are wanted; {widths[0]} channels are the most of "
-        f"which {minutes:g} minutes at {machine.gflops:g} GFLOP/s hold {LEAST_STEPS} steps ({fit.steps})",
+        f"voxels thick and {CONTEXT[dimensions]} voxels of context are wanted; {minutes:g} minutes at "
+        f"{machine.gflops:g} GFLOP/s hold {fit.steps} steps with {widths[0]} channels, "
+        + (f"the widest with {LEAST_STEPS}" if fit.steps >= LEAST_STEPS else f"too few ({LEAST_STEPS} are wanted)"),
     )
     edges = " x ".join(f"{edge:.3g}" for edge in fingerprint.spacing_um)
     rule = f"voxels are {edges} um; an axis more than {LONG:g} times as coarse as the finest waits for the others"

@@ -164,8 +164,10 @@ def resolved(settings: Mapping[str, Any], choices: Mapping[str, Mapping[str, Any
     {'batch_size': 4, 'epochs': 3}
     """
     complete = {key: copy.deepcopy(value) for key, value in settings.items() if key != GIVEN}
+    has_terms = bool(settings[GIVEN].get("loss", {}).get("terms"))
     for key, choice in choices.items():
-        _merge(complete, _nested(key, choice["value"]))
+        if key != "loss.name" or not has_terms:  # terms are the whole loss
+            _merge(complete, _nested(key, choice["value"]))
     _merge(complete, settings[GIVEN])
     return complete
 

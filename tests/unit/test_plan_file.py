@@ -41,6 +41,13 @@ def test_a_model_takes_defaults_then_the_plan_then_its_own_keys(tmp_path):
     assert models["own"] == task()["models"]["own"]
 
 
+def test_terms_of_a_loss_replace_the_planned_one():
+    choices = {"loss.name": {"value": "bce_dice", "reason": "rare"}}
+    assert plan_file.resolved(task()["models"]["auto"], choices)["loss"]["name"] == "bce_dice"
+    own = task(loss={"terms": {"bce": 1.0, "cldice": 0.5}})["models"]["auto"]
+    assert plan_file.resolved(own, choices)["loss"]["name"] == "bce"
+
+
 def test_a_plan_depends_on_few_keys_of_a_model():
     small = plan_file.to_plan(task()["models"])
     assert list(small) == ["auto"]
