@@ -11,6 +11,7 @@ augmentation of the default plan. Probabilities, training logs and a picture of 
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import time
@@ -80,10 +81,13 @@ def nnunet_own(held: TrainingVolume, boxes: Sequence[PartBox], options: argparse
 
 
 def nnunet_tuned(held: TrainingVolume, boxes: Sequence[PartBox], options: argparse.Namespace) -> dict[str, Any]:
-    """nnU-Net's network and loss with the default plan's optimiser and schedule, which suit few steps better."""
-    plan = automatic(held, boxes, options)
-    taken = ("optimiser", "schedule", "gradient_clip", "weights_average")
-    return {**nnunet_own(held, boxes, options), **{key: plan[key] for key in taken}}
+    """nnU-Net's network and loss with the default plan's optimiser, schedule, batch and patch: many more steps."""
+    plan, own = automatic(held, boxes, options), nnunet_own(held, boxes, options)
+    taken = ("optimiser", "schedule", "gradient_clip", "weights_average", "batch_size")
+    factor = 2 ** (len(nnunet.WIDTHS) - 1)
+    z, *plane = plan["input"]["patch_voxels"]
+    patch = [z, *(factor * math.ceil(voxels / factor) for voxels in plane)]
+    return {**own, **{key: plan[key] for key in taken}, "input": {**own["input"], "patch_voxels": patch}}
 
 
 Contender = Callable[[TrainingVolume, Sequence[PartBox], argparse.Namespace], dict[str, Any]]
@@ -92,7 +96,7 @@ CONTENDERS: dict[str, tuple[str, Contender]] = {
     "published": ("shallow U-Net as published for axons", published_axons),
     "published_vessels": ("shallow U-Net as published for vessels", published_vessels),
     "nnunet": ("nnU-Net's network, loss and optimiser", nnunet_own),
-    "nnunet_tuned": ("nnU-Net's network and loss, auto's optimiser", nnunet_tuned),
+    "nnunet_tuned": ("nnU-Net's network and loss, the rest auto's", nnunet_tuned),
 }
 
 
