@@ -25,12 +25,15 @@ test: $(VENV)/.ready
 docs: $(VENV)/.ready  ## rewrite the pages that come from the code
 	$(VENV)/bin/python docs/generate.py
 
-bench: $(VENV)/.ready  ## measure peak memory and time of the stages; rewrites docs/performance.md
+bench: $(VENV)/.peers  ## measure the stages beside their peers, some hours; rewrites docs/performance.md and its figures
 	$(VENV)/bin/python benchmarks/run.py
 
-bench-training: $(VENV)/.ready  ## measure training, an hour and more; rewrites docs/training_results.md
-	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install --quiet --no-deps --requirement benchmarks/requirements.txt
+bench-training: $(VENV)/.peers  ## measure training, an hour and more; rewrites docs/training_results.md
 	$(VENV)/bin/python benchmarks/run.py --training
+
+$(VENV)/.peers: $(VENV)/.ready benchmarks/requirements.txt
+	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install --quiet --no-deps --requirement benchmarks/requirements.txt
+	touch $@
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

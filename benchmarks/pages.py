@@ -5,23 +5,47 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-LIMIT_MIB = 4096
-NOTES = {
-    "predict": "native resolution, 64 slices of 1024 × 1024; the depth of a slab, not of the volume, decides the peak",
-    "predict, scaled slices": "all 1024 slices, scaled to 96 × 96",
-}
-MEMORY = """\
-# Memory and time, measured
+FIGURES = DOCS / "figures"
+PERFORMANCE = """\
+# Speed and memory, measured
 
 <!-- Written by benchmarks/run.py; run `make bench`. -->
 
-Peak memory of each stage on a uint8 volume of 1024³ voxels, the whole process counted: interpreter, libraries, blocks.
-The limit is {limit} MiB. Each stage ran once, in a process of its own, on {hardware}; times on a shared machine are
-context, not promises.
+Every row comes from one run of a script in `benchmarks/` in which voxloom and its peer took turns (A B, then B A, and
+so on) on the same data, pinned to one core unless it says otherwise. Times are medians, ratios medians over the rounds'
+ratios, peak memory what a call adds to the process, its result included. "Same result" is checked in the same run. What
+could not be measured stands with its reason. Measured on {hardware}; `make bench` measures yours.
 
-| stage | volume | budget given [MiB] | peak [MiB] | time [s] | within the limit |
-|---|---|---|---|---|---|
 """
+MACHINE = """\
+## The machine
+
+What it can do at most, measured in the same run: one core, a file of 1 GiB. "Of the machine's limit" in the tables is
+the share of one of these.
+
+| limit | measured | |
+|---|---|---|
+"""
+STAGE = """
+## {heading}
+
+| what | target | ours | peer | ratio | limit | of the machine's limit | peak [MiB] | same result | holds |
+|---|---|---|---|---|---|---|---|---|---|
+"""
+HEADINGS = {
+    "convert": "Reading, writing and converting",
+    "jobs": "Starting a job",
+    "scale": "Any size",
+}
+"""Of the stages whose name says too little; the others have their own name."""
+ORDER = ("convert", "annotate", "distance", "predict", "segment", "evaluate", "measure", "jobs", "scale")
+CHARTS = {
+    "size": "Time against the number of voxels. Lines of slope 1 are grey: twice the voxels, twice the time.",
+    "memory": "Peak memory of every stage as a share of the budget it was given, the whole process counted.",
+    "threads": "Time against threads, relative to one thread.",
+    "shards": "Time of a volume cut into shards that run as jobs of their own, relative to one job.",
+}
+"""The figures, by the word in a record's ``chart``, with their captions."""
 TRAINING = """\
 # Training, measured
 
@@ -64,36 +88,71 @@ def made(records: Sequence[Record]) -> dict[str, str]:
     Parameters
     ----------
     records : sequence of mapping
-        Those of memory have a stage, those of training a target.
+        Those of training say so, or have no stage.
 
     Returns
     -------
     pages : dict of str to str
         File name in docs/ to text.
     """
-    memory = [record for record in records if "stage" in record]
-    training = [record for record in records if "target" in record]
-    found = {"performance.md": memory_page(memory)} if memory else {}
+    stages = [record for record in records if _stage(record) != "training"]
+    training = [record for record in records if _stage(record) == "training"]
+    found = {"performance.md": performance_page(stages)} if stages else {}
     return found | ({"training_results.md": training_page(training)} if training else {})
 
 
 def write(records: Sequence[Record]) -> list[Path]:
-    """Write the pages that there are records for; their paths."""
+    """Write the pages that there are records for, and the figures; their paths."""
+    import charts
+
     for name, text in made(records).items():
         (DOCS / name).write_text(text, encoding="utf-8")
-    return [DOCS / name for name in made(records)]
+    drawn = [chart for chart in CHARTS if charted(records, chart)]
+    return [DOCS / name for name in made(records)] + [
+        path for chart in drawn for path in charts.save(chart, charted(records, chart), FIGURES)
+    ]
 
 
-def memory_page(records: Sequence[Record]) -> str:
-    rows = []
-    for record in records:
-        volume = NOTES.get(record["name"], "1024 × 1024 × 1024")
-        budget = record.get("memory_mib", "–")
-        holds = "yes" if record["holds"] else "**no**"
-        rows.append(
-            f"| {record['name']} | {volume} | {budget} | {record['peak_mib']} | {record['seconds']} | {holds} |"
+def charted(records: Sequence[Record], chart: str) -> list[Record]:
+    """The records with points of a figure."""
+    return [record for record in records if record.get("chart") == chart and record.get("points")]
+
+
+def _stage(record: Record) -> str:
+    return str(record.get("stage", "training"))
+
+
+def performance_page(records: Sequence[Record]) -> str:
+    machine = [record for record in records if _stage(record) == "machine"]
+    others = [record for record in records if _stage(record) != "machine"]
+    text = PERFORMANCE.format(hardware=_hardware(records))
+    if machine:
+        text += MACHINE + "".join(
+            f"| {each['name']} | {_number(each['ours'])} | {each['limit']} |\n" for each in machine
         )
-    return MEMORY.format(limit=LIMIT_MIB, hardware=_hardware(records)) + "\n".join(rows) + "\n"
+    for chart, caption in CHARTS.items():
+        if charted(others, chart):
+            text += f"\n![{caption}](figures/{chart}.svg)\n\n{caption}\n"
+    stages = dict.fromkeys(_stage(record) for record in others)
+    for stage in sorted(stages, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER)):
+        text += STAGE.format(heading=HEADINGS.get(stage, stage.capitalize()))
+        text += "".join(_row(record) for record in others if _stage(record) == stage)
+    return text
+
+
+def _row(record: Record) -> str:
+    holds = {True: "yes", False: "**no**", None: "–"}[record["holds"]]
+    same = {True: "yes", False: "**no**", None: "–"}.get(record["identical"], record["identical"])
+    limit = " ".join(part for part in (record["limit"], record.get("skipped", "")) if part)
+    words = [record["name"], record["target"], *(_number(record[key]) for key in ("ours", "peer", "ratio")), limit]
+    return f"| {' | '.join(words)} | {_share(record)} | {_number(record['peak_mib'])} | {same} | {holds} |\n"
+
+
+def _share(record: Record) -> str:
+    """How much of what the machine can do at most was reached, in the same run."""
+    if not record.get("rate") or not record.get("roof_rate"):
+        return "–"
+    return f"{record['rate'] / record['roof_rate']:.0%} of {record['roof']}"
 
 
 def training_page(records: Sequence[Record]) -> str:

@@ -1,49 +1,79 @@
 """Runs the benchmarks and writes benchmarks/results.json and the pages in docs/ that show it.
 
-    python benchmarks/run.py [--only STAGE ...]              # memory of the stages: docs/performance.md
+    python benchmarks/run.py [--only PART ...]               # the stages: docs/performance.md and its figures
     python benchmarks/run.py --training [--only PART ...]    # training: docs/training_results.md
+    python benchmarks/run.py --small                         # reduced sizes: does it work? keeps nothing
     python benchmarks/run.py --pages                         # only write the pages anew
 
-Each runs in a process of its own. The memory of a stage is measured on a synthetic uint8 volume of 1024^3 voxels, made
-by streaming: a few GiB of disk and some minutes. Training takes an hour on an otherwise idle machine. With --only, the
-others keep the figures of their last run.
+Every part runs in a process of its own, on one core unless it says otherwise; what the machine can do at most is
+measured in the same run. On an otherwise idle machine the stages take some hours, training one. Peers that
+requirements.txt names and that are not installed are left out, visibly. With --only, the other parts keep the figures
+of their last run.
 """
 
 import argparse
 import json
+import os
+import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pages
-from timing import hardware
+import timing
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A script whose records the pages show.
+
+    Parameters
+    ----------
+    stage : str
+        Under which heading; a record may name another.
+    command : str
+        The script in this folder and its options.
+    small : str
+        Further options with which it takes seconds.
+    """
+
+    stage: str
+    command: str
+    small: str = ""
+
+
+MACHINE = "machine"
 STAGES = {
-    "convert": ["convert_memory.py"],
-    "annotate, distance": ["annotate_memory.py"],
-    "predict": ["predict_memory.py", "--slices", "64"],
-    "predict, scaled slices": ["predict_memory.py", "--size", "96", "96"],
-    "evaluate": ["evaluate_memory.py"],
+    MACHINE: Part(MACHINE, "machine.py", small="--mib 64 --rounds 1 --edge 256"),
 }
 TRAINING = {
-    "membranes": ["training_membranes.py"],
-    "loader": ["training_loader.py"],
-    "step": ["training_step.py"],
-    "step on a GPU": ["training_step.py", "--device", "cuda", "--base-3d", "32", "--edge-3d", "128", "--batch", "2"],
-    "precision": ["training_precision.py"],
-    "memory": ["training_memory.py"],
-    "first result": ["first_result.py"],
+    "membranes": Part("training", "training_membranes.py"),
+    "loader": Part("training", "training_loader.py"),
+    "step": Part("training", "training_step.py"),
+    "step on a GPU": Part(
+        "training", "training_step.py --device cuda --base-3d 32 --edge-3d 128 --batch 2", small="--rounds 1"
+    ),
+    "precision": Part("training", "training_precision.py"),
+    "memory": Part("training", "training_memory.py"),
+    "first result": Part("training", "first_result.py"),
 }
 
+Record = dict[str, Any]
 
-def run(name: str, command: list[str]) -> list[dict[str, Any]]:
-    """Run one benchmark; the records that it printed."""
-    print(f"{name}: {' '.join(command)}", flush=True)
-    done = subprocess.run([sys.executable, str(HERE / command[0]), *command[1:]], stdout=subprocess.PIPE, text=True)
+
+def run(name: str, part: Part, *, is_small: bool) -> list[Record]:
+    """Run one part; the records that it printed."""
+    words = shlex.split(f"{part.command} {part.small if is_small else ''}")
+    print(f"{name}: {' '.join(words)}", flush=True)
+    environment = dict(os.environ) if name in TRAINING else timing.environment(1)
+    done = subprocess.run(
+        [sys.executable, str(HERE / words[0]), *words[1:]], stdout=subprocess.PIPE, text=True, env=environment
+    )
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stdout}")
     said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
@@ -52,22 +82,7 @@ def run(name: str, command: list[str]) -> list[dict[str, Any]]:
     return said
 
 
-def of_stage(name: str, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The records of a stage's memory, without that of making its input."""
-    lines = [line for line in lines if line["stage"] != "generate"]
-    return [
-        {
-            **line,
-            "name": name if len(lines) == 1 else line["stage"],
-            "hardware": hardware(),
-            "limit": pages.LIMIT_MIB,
-            "holds": line["peak_mib"] < pages.LIMIT_MIB,
-        }
-        for line in lines
-    ]
-
-
-def of_planned_memory(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def of_planned_memory(lines: list[Record]) -> list[Record]:
     """The records of peak memory in training beside what was planned."""
     records = []
     for line in lines:
@@ -84,35 +99,50 @@ def of_planned_memory(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "peak_mib": line["measured_mib"],
                 "identical": None,
                 "holds": abs(line["measured_over_planned"] - 1) <= 0.1,
-                "hardware": hardware(),
+                "hardware": timing.hardware(),
             }
         )
     return records
 
 
-def keep(records: dict[str, dict[str, Any]], said: list[dict[str, Any]]) -> None:
-    """Replace the records of the same name, and write all of them."""
-    records.update({record["name"]: record for record in said})
-    RESULTS.write_text(json.dumps(list(records.values()), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+def beside_the_machine(records: list[Record], limits: list[Record]) -> list[Record]:
+    """The records with the machine's limit in the same run, where they say which one bounds them."""
+    measured = {limit["name"]: limit["ours"] for limit in limits}
+    return [
+        {**record, "roof_rate": measured[record["roof"]]} if record.get("roof") in measured else record
+        for record in records
+    ]
+
+
+def keep(old: list[Record], name: str, part: Part, said: list[Record]) -> list[Record]:
+    """All records, those of a part replaced by what it said now."""
+    now = [{"part": name, "stage": part.stage, **record} for record in said]
+    names = {record["name"] for record in now}
+    return [record for record in old if record.get("part") != name and record["name"] not in names] + now
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--training", action="store_true", help="the benchmarks of training")
     parser.add_argument("--pages", action="store_true", help="run nothing")
+    parser.add_argument("--small", action="store_true", help="reduced sizes; results and pages stay as they are")
     parser.add_argument("--only", nargs="+", choices=[*STAGES, *TRAINING])
     options = parser.parse_args()
-    chosen: Mapping[str, list[str]] = TRAINING if options.training else STAGES
-    records = {record["name"]: record for record in json.loads(RESULTS.read_text(encoding="utf-8"))}
-    for name, command in chosen.items() if not options.pages else ():
-        if options.only is None or name in options.only:
-            said = run(name, command)
-            if not options.training:
-                said = of_stage(name, said)
-            elif name == "memory":
-                said = of_planned_memory(said)
-            keep(records, said)
-    for path in pages.write(list(records.values())):
+    chosen = TRAINING if options.training else STAGES
+    records = json.loads(RESULTS.read_text(encoding="utf-8"))
+    limits: list[Record] = []
+    for name, part in chosen.items() if not options.pages else ():
+        if options.only is not None and name not in [*options.only, MACHINE]:
+            continue
+        said = run(name, part, is_small=options.small)
+        if name == MACHINE:
+            limits = said
+        elif options.training and name == "memory":
+            said = of_planned_memory(said)
+        if not options.small:
+            records = keep(records, name, part, beside_the_machine(said, limits))
+            RESULTS.write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for path in pages.write(records) if not options.small else ():
         print(f"wrote {path.relative_to(HERE.parent)}")
 
 

@@ -1,23 +1,43 @@
-"""What the benchmarks of training share: interleaved rounds, the machine's ceilings, peak memory, a record's form."""
+"""What the benchmarks share: interleaved rounds, the machine's ceilings, peak memory, a record's form.
+
+PyTorch is imported where it is needed only: it takes a second and a few hundred MiB.
+"""
+
+from __future__ import annotations
 
 import ctypes
 import gc
 import json
 import os
 import platform
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 GEMM_EDGE = 3072
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+)
 
 
 def hardware(device: str = "cpu") -> str:
     """The machine's name, as the records give it."""
     if device.startswith("cuda"):
+        import torch
+
         return torch.cuda.get_device_name(device)
     model = platform.machine()
     cpu = Path("/proc/cpuinfo")
@@ -34,7 +54,27 @@ def pin(threads: int) -> None:
     """Keep this process on as many cores as it has threads: without it, times on a shared machine are bimodal."""
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[-threads:])
-    torch.set_num_threads(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+
+
+def environment(threads: int) -> dict[str, str]:
+    """This process's environment, with libraries told how many threads to start; they read it when they are loaded."""
+    return {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
+
+
+def said_by(words: Sequence[str], *, threads: int = 1) -> list[dict[str, Any]]:
+    """Run Python in a process of its own, on as many cores as it has threads; the lines of JSON that it printed."""
+    done = subprocess.run(
+        [sys.executable, *words],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(threads),
+        preexec_fn=lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:]),
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)} ended with status {done.returncode}:\n{done.stdout}")
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
 def interleaved(cases: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, list[float]]:
@@ -58,6 +98,8 @@ def ratio(slow: list[float], fast: list[float]) -> float:
 
 def matrix_flops(dtype: torch.dtype, device: torch.device, *, edge: int = GEMM_EDGE, rounds: int = 5) -> float:
     """Floating point operations a second of a matrix product of random numbers: what convolutions can reach at most."""
+    import torch
+
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(edge, edge, generator=generator).to(device, dtype) for _ in range(2))
 
@@ -71,6 +113,8 @@ def matrix_flops(dtype: torch.dtype, device: torch.device, *, edge: int = GEMM_E
 def synchronise(device: torch.device) -> None:
     """Wait until the device has done what it was given."""
     if device.type == "cuda":
+        import torch
+
         torch.cuda.synchronize(device)
 
 
@@ -90,6 +134,15 @@ def forget_peak() -> float:
     return resident_mib()
 
 
+def peak_mib(call: Callable[[], object]) -> float:
+    """How far memory rises, at its highest, above what was resident before a call, its result included."""
+    before = forget_peak()
+    kept = call()
+    highest = resident_mib("VmHWM")
+    del kept
+    return highest - before
+
+
 def record(
     name: str,
     *,
@@ -104,7 +157,11 @@ def record(
     device: str = "cpu",
     **more: object,
 ) -> None:
-    """Print one record, a line of JSON that run.py collects. `holds` is None where nothing could be measured."""
+    """Print one record, a line of JSON that run.py collects. `holds` is None where nothing could be measured.
+
+    Of `more`, the page about the stages shows ``rate`` (in GB/s, or in FLOP/s) as a share of ``roof``, the name of a
+    record of machine.py, and draws ``points`` in the figure that ``chart`` names.
+    """
     said = {
         "name": name,
         "target": target,

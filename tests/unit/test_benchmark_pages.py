@@ -1,6 +1,6 @@
 """The pages about speed and memory show what was measured, and say so where nothing could be."""
 
-import importlib.util
+import importlib
 import json
 from pathlib import Path
 
@@ -11,11 +11,14 @@ RECORDS = json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="
 
 
 @pytest.fixture
-def pages():
-    spec = importlib.util.spec_from_file_location("pages", ROOT / "benchmarks" / "pages.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def run(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("run")
+
+
+@pytest.fixture
+def pages(run):
+    return run.pages
 
 
 def record(**changes):
@@ -30,6 +33,10 @@ def record(**changes):
         "hardware": "a machine",
     }
     return made | changes
+
+
+def stage_record(**changes):
+    return record(**{"stage": "convert", "peak_mib": 100, "identical": True} | changes)
 
 
 def row(contender, score, seed=1):
@@ -74,3 +81,38 @@ def test_contenders_stand_in_the_order_of_their_test_scores(pages):
     page = pages.training_page([record(rows=rows, minutes=10.0, threads=2)])
     table = [line.split("|")[1:3] for line in page.splitlines() if line.startswith(("| a |", "| b |"))]
     assert [(name.strip(), seed.strip()) for name, seed in table] == [("b", "1"), ("b", "2"), ("a", "1")]
+
+
+def test_a_stage_stands_beside_its_peer_and_the_machine_s_limit(pages):
+    page = pages.performance_page(
+        [
+            stage_record(stage="machine", name="memory copy", ours=40.0, limit="GB/s"),
+            stage_record(name="read", rate=10.0, roof="memory copy", roof_rate=40.0),
+            stage_record(name="wrong", identical=False, holds=False),
+            stage_record(name="missing", ours=None, peer=None, ratio=None, holds=None, skipped="no such peer"),
+        ]
+    )
+    lines = {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("| ")}
+    assert "40 | GB/s" in lines["memory copy"]
+    assert "| 25% of memory copy | 100 | yes | yes |" in lines["read"]
+    assert "| **no** | **no** |" in lines["wrong"]
+    assert "no such peer" in lines["missing"]
+
+
+def test_stages_and_training_have_their_own_pages(pages):
+    made = pages.made([stage_record(name="read"), record(name="step"), record(name="loader", stage="training")])
+    assert "read" in made["performance.md"]
+    assert "step" not in made["performance.md"]
+    assert "step" in made["training_results.md"]
+    assert "loader" in made["training_results.md"]
+
+
+def test_a_part_that_runs_again_leaves_none_of_its_old_records(run):
+    old = [record(name="a", part="nrrd"), record(name="b", part="nrrd"), record(name="c", part="jobs")]
+    kept = run.keep(old, "nrrd", run.Part("convert", "nrrd.py"), [record(name="a", ours=7.0)])
+    assert [(each["name"], each["part"], each["ours"]) for each in kept] == [("c", "jobs", 1.0), ("a", "nrrd", 7.0)]
+
+
+def test_every_part_is_a_script_that_exists(run):
+    for part in [*run.STAGES.values(), *run.TRAINING.values()]:
+        assert (ROOT / "benchmarks" / part.command.split()[0]).is_file(), part
