@@ -2,6 +2,7 @@
 
     python benchmarks/training_membranes.py                                    # ten minutes each, on two threads
     python benchmarks/training_membranes.py --minutes 1 --contenders published nnunet
+    python benchmarks/training_membranes.py --resume                           # after an interruption
 
 Every contender learns from the same sections with the same seed, threads, minutes and loop (`voxloom.training.train`,
 whose schedules follow the time), in a process of its own. Thresholds are chosen on the validation sections; the test
@@ -139,8 +140,7 @@ def run(options: argparse.Namespace) -> None:
         found[name] = scores(stored[name], held, boxes)
     chosen = "mirrored" if settings["test_time_flips"] else "plain"
     row = {
-        "contender": options.run,
-        "seed": options.seed,
+        **key(options.run, options.seed, options),
         "minutes": round(minutes, 2),
         "epochs": len(made.log),
         "kept_epoch": made.kept_epoch,
@@ -157,6 +157,20 @@ def run(options: argparse.Namespace) -> None:
     np.savez_compressed(stem.with_suffix(".npz"), probability=stored[chosen])
     stem.with_suffix(".json").write_text(json.dumps({**row, "settings": made.settings, "log": made.log}, indent=1))
     draw(options.run, stored[chosen], held, row["level"], options.folder / f"{options.run}-{options.seed}")
+
+
+def key(contender: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """What two records must share to stand in one table."""
+    given = {"minutes_given": options.minutes, "threads": options.threads, "device": options.device}
+    return {"contender": contender, "seed": seed, **given, "hardware": timing.hardware()}
+
+
+def finished(file: Path, wanted: Mapping[str, Any]) -> bool:
+    """Whether a contender's record of an earlier run is there, of the same minutes and machine."""
+    if not file.is_file():
+        return False
+    kept = json.loads(file.read_text())
+    return all(kept.get(name) == value for name, value in wanted.items())
 
 
 def predicted(
@@ -251,6 +265,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--folder", type=Path, default=membranes.ROOT / "results" / "benchmarks" / "membranes")
+    parser.add_argument("--resume", action="store_true", help="keep what --folder holds of these minutes")
     parser.add_argument("--run", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -266,8 +281,10 @@ def main() -> None:
         for name in contenders:
             words = ["--run", name, "--seed", str(seed), "--minutes", str(options.minutes)]
             words += ["--threads", str(options.threads), "--device", options.device, "--folder", str(options.folder)]
-            subprocess.run([sys.executable, __file__, *words], check=True, stdout=sys.stderr)
-            kept = json.loads((options.folder / f"{name}-{seed}.json").read_text())
+            file = options.folder / f"{name}-{seed}.json"
+            if not (options.resume and finished(file, key(name, seed, options))):
+                subprocess.run([sys.executable, __file__, *words], check=True, stdout=sys.stderr)
+            kept = json.loads(file.read_text())
             rows.append({key: value for key, value in kept.items() if key not in ("settings", "log")})
     say(rows, options)
 
