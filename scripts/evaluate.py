@@ -31,6 +31,7 @@ with log_to(snakemake.log[0]):
             device=snakemake.resources.device,
         ),
         threads=snakemake.threads,
+        memory_mib=snakemake.resources.block_mib,
         **given,
     )
     evaluation.scores.to_csv(snakemake.output.scores, index=False)

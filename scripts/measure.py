@@ -12,8 +12,14 @@ with log_to(snakemake.log[0]):
         spacing_um=labels.spacing_um,
         image=image,
         threads=snakemake.threads,
+        memory_mib=snakemake.resources.block_mib,
     )
-    length_um = measure.measure_length_um(labels, spacing_um=labels.spacing_um, threads=snakemake.threads)
+    length_um = measure.measure_length_um(
+        labels,
+        spacing_um=labels.spacing_um,
+        threads=snakemake.threads,
+        memory_mib=snakemake.resources.block_mib,
+    )
     summary = measure.summarise(objects, shape=labels.shape, spacing_um=labels.spacing_um, length_um=length_um)
     objects.to_csv(snakemake.output.objects, index=False)
     summary.to_csv(snakemake.output.summary, index=False)

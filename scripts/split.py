@@ -26,7 +26,9 @@ with log_to(snakemake.log[0]):
     settings = split.SplitSettings(**given)
     table = split.make_split(
         volumes,
-        lambda name, boxes: split.count_blocks(annotations[name], boxes, threads=snakemake.threads),
+        lambda name, boxes: split.count_blocks(
+            annotations[name], boxes, threads=snakemake.threads, memory_mib=snakemake.resources.block_mib
+        ),
         settings=settings,
         reach_voxels=reaches,
         seed=snakemake.params.seed,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxloom.blocks import Readable, Writable, map_blocks
-from voxloom.budget import blocks_within
+from voxloom.budget import Layout, blocks_within, shard_shape
 from voxloom.errors import ConfigError, FormatError, VolumeError
 from voxloom.io.nrrd_segments import segment_selector
 from voxloom.io.source import Source
@@ -182,14 +182,7 @@ def _copy(
 
 def _settle(out: Codes, is_drawn: NDArray[np.bool_], is_sparse: bool, memory_mib: float) -> NDArray[np.int64]:
     """Mark slices on which nobody drew as not annotated; count background, foreground and not annotated voxels."""
-    block_shape, _ = blocks_within(
-        out.shape,
-        bytes_per_voxel=6,
-        memory_mib=memory_mib,
-        halo_voxels=(0, 0, 0),
-        align=getattr(out, "shard_shape", (64, 64, 64)),
-        threads=1,
-    )
+    layout = settle_layout(out, memory_mib=memory_mib)
     counts = np.zeros(3, np.int64)
 
     def settle(codes: NDArray[np.uint8], block: Any) -> NDArray[np.uint8]:
@@ -198,5 +191,27 @@ def _settle(out: Codes, is_drawn: NDArray[np.bool_], is_sparse: bool, memory_mib
         counts[:] += np.bincount(codes.ravel(), minlength=256)[[0, 1, IGNORE]]
         return codes
 
-    map_blocks(settle, out, out=out, block_shape=block_shape, description="annotation, block")
+    map_blocks(settle, out, out=out, description="annotation, block", **layout.grid)
     return counts
+
+
+def settle_layout(out: Codes, *, memory_mib: float) -> Layout:
+    """The blocks by which an imported annotation is read back.
+
+    Parameters
+    ----------
+    out : volume of uint8, shape (Z, Y, X)
+        The annotation.
+    memory_mib : float
+        Budget, in MiB.
+
+    Returns
+    -------
+    layout : Layout
+
+    Raises
+    ------
+    VolumeError
+        If the budget doesn't hold one block.
+    """
+    return blocks_within(out.shape, bytes_per_voxel=6, memory_mib=memory_mib, align=shard_shape(out), threads=1)

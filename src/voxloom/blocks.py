@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxloom.errors import VolumeError
+from voxloom.job_memory import memory_for
 from voxloom.logs import progress
 
 Slices = tuple[slice, ...]
@@ -147,28 +149,39 @@ def block_shape_for(
         If not even the smallest aligned block fits; says the least memory that would do.
     """
     budget = memory_mib * 2**20 / workers / bytes_per_voxel
-
-    def voxels(edges: Sequence[int]) -> int:
-        return int(np.prod([min(e + 2 * h, s) for e, h, s in zip(edges, halo_voxels, shape, strict=True)]))
-
     edges = [min(a, s) for a, s in zip(align, shape, strict=True)]
-    if voxels(edges) > budget:
-        least = voxels(edges) * bytes_per_voxel * workers / 2**20
+    if read_voxels(edges, shape, halo_voxels) > budget:
+        least = read_voxels(edges, shape, halo_voxels) * bytes_per_voxel * workers / 2**20
         raise VolumeError(
             f"a block of {tuple(edges)} voxels with a halo of {tuple(halo_voxels)} needs {least:.0f} MiB for {workers} "
-            f"worker(s), the budget is {memory_mib:.0f} MiB; raise resources.memory_mib to at least {int(least) + 1} "
-            "or use fewer threads"
+            f"worker(s), the budget is {memory_mib:.0f} MiB; raise resources.memory_mib to at least "
+            f"{memory_for(least)} or use fewer threads"
         )
     while True:
         # grow the axis whose halo costs most, that is the shortest one that can still grow
         for axis in sorted(range(3), key=lambda k: edges[k] / max(1, halo_voxels[k])):
             longer = list(edges)
             longer[axis] = min(edges[axis] + align[axis], shape[axis])
-            if longer[axis] > edges[axis] and voxels(longer) <= budget:
+            if longer[axis] > edges[axis] and read_voxels(longer, shape, halo_voxels) <= budget:
                 edges = longer
                 break
         else:
             return edges[0], edges[1], edges[2]
+
+
+def read_voxels(block_shape: Sequence[int], shape: Sequence[int], halo_voxels: Sequence[int]) -> int:
+    """Voxels of the largest block of a grid with its halo.
+
+    Parameters
+    ----------
+    block_shape, shape, halo_voxels : sequence of int
+        See `grid`.
+
+    Returns
+    -------
+    voxels : int
+    """
+    return math.prod(min(e + 2 * h, s) for e, h, s in zip(block_shape, halo_voxels, shape, strict=True))
 
 
 def reduce_blocks(

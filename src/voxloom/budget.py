@@ -1,9 +1,44 @@
-"""How large a block, and how many at a time, a memory budget holds."""
+"""How large a block, and how many at a time, a memory budget holds; and what they take."""
 
 from __future__ import annotations
 
-from voxloom.blocks import Shape, block_shape_for
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from voxloom.blocks import Shape, block_shape_for, read_voxels
 from voxloom.errors import VolumeError
+from voxloom.job_memory import memory_for
+
+SHARD = (64, 64, 64)
+"""Of a volume that isn't stored in shards."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The blocks of one pass over a volume, chosen before the pass begins.
+
+    Parameters
+    ----------
+    block_shape, halo_voxels : tuple of int
+        (Z, Y, X).
+    threads : int
+        Blocks in work at a time.
+    mib : float
+        What they take at most, all together.
+    """
+
+    block_shape: Shape
+    halo_voxels: Shape
+    threads: int
+    mib: float
+
+    @property
+    def grid(self) -> dict[str, Any]:
+        """The keyword arguments of `voxloom.blocks.map_blocks` and `voxloom.blocks.reduce_blocks`."""
+        return {"block_shape": self.block_shape, "halo_voxels": self.halo_voxels, "threads": self.threads}
 
 
 def blocks_within(
@@ -11,24 +46,25 @@ def blocks_within(
     *,
     bytes_per_voxel: float,
     memory_mib: float,
-    halo_voxels: Shape,
     align: tuple[int, ...],
     threads: int,
-) -> tuple[Shape, int]:
+    halo_voxels: Shape = (0, 0, 0),
+) -> Layout:
     """The largest block for the most threads, up to `threads`, that the budget holds.
 
     Parameters
     ----------
-    shape, bytes_per_voxel, memory_mib, halo_voxels, align
+    shape, bytes_per_voxel, memory_mib, align
         As in `voxloom.blocks.block_shape_for`.
     threads : int
         Blocks that could be in work at a time.
+    halo_voxels : tuple of int
+        Context (Z, Y, X) on each side.
 
     Returns
     -------
-    block_shape : tuple of int
-    threads : int
-        At least 1.
+    layout : Layout
+        With one thread at least.
 
     Raises
     ------
@@ -45,8 +81,122 @@ def blocks_within(
                 align=align,
                 workers=workers,
             )
-            return block_shape, workers
         except VolumeError:
             if workers == 1:
                 raise
+        else:
+            read = read_voxels(block_shape, shape, halo_voxels)
+            return Layout(block_shape, halo_voxels, workers, read * bytes_per_voxel * workers / 2**20)
     raise VolumeError(f"threads must be at least 1, got {threads}")
+
+
+def slabs_within(
+    shape: Sequence[int], *, bytes_per_voxel: float, memory_mib: float, shards_of: Any, threads: int
+) -> Layout:
+    """Slabs of whole slices; whole shards deep, unless a shard is too deep for the budget: then one at a time.
+
+    Parameters
+    ----------
+    shape, bytes_per_voxel, memory_mib, threads
+        As in `blocks_within`.
+    shards_of : object
+        The volume that is written; its ``shard_shape`` counts where it has one.
+
+    Returns
+    -------
+    layout : Layout
+
+    Raises
+    ------
+    VolumeError
+        If not even one slice fits.
+    """
+    z, y, x = shape
+    slabs = partial(blocks_within, (z, y, x), bytes_per_voxel=bytes_per_voxel, memory_mib=memory_mib)
+    try:
+        return slabs(align=(shard_shape(shards_of)[0], y, x), threads=threads)
+    except VolumeError:
+        return slabs(align=(1, y, x), threads=1)
+
+
+def fixed_within(
+    shape: Sequence[int],
+    block_shape: Sequence[int],
+    *,
+    bytes_per_voxel: float,
+    memory_mib: float,
+    threads: int,
+    halo_voxels: Shape = (0, 0, 0),
+) -> Layout:
+    """Blocks of one size, as many at a time, up to `threads`, as the budget holds.
+
+    Parameters
+    ----------
+    shape, block_shape : sequence of int
+        (Z, Y, X) of the volume and of its blocks.
+    bytes_per_voxel, memory_mib, threads, halo_voxels
+        As in `blocks_within`.
+
+    Returns
+    -------
+    layout : Layout
+
+    Raises
+    ------
+    VolumeError
+        If not even one fits.
+    """
+    z, y, x = (min(pair) for pair in zip(block_shape, shape, strict=True))
+    mib = read_voxels((z, y, x), shape, halo_voxels) * bytes_per_voxel / 2**20
+    if mib > memory_mib:
+        raise VolumeError(
+            f"a block of {(z, y, x)} voxels with a halo of {halo_voxels} needs {mib:.0f} MiB, the budget is "
+            f"{memory_mib:.0f} MiB; raise resources.memory_mib to at least {memory_for(mib)}"
+        )
+    workers = threads if memory_mib == math.inf else max(1, min(threads, int(memory_mib / mib)))
+    return Layout((z, y, x), halo_voxels, workers, mib * workers)
+
+
+def shard_shape(volume: Any) -> tuple[int, ...]:
+    """The (Z, Y, X) of a volume's shards; `SHARD` where it has none."""
+    return tuple(getattr(volume, "shard_shape", SHARD)[-3:])
+
+
+def smallest_memory(fits: Callable[[int], object], *, at_least: int, at_most: int = 2**24) -> int | None:
+    """The smallest budget that a stage doesn't refuse.
+
+    Parameters
+    ----------
+    fits : callable
+        Takes a budget in MiB and raises a `VolumeError` where it is too small; what is enough stays enough.
+    at_least : int
+        A budget that is refused.
+    at_most : int
+        Budgets above are not tried.
+
+    Returns
+    -------
+    memory_mib : int or None
+        None where `at_most` is refused, too.
+
+    Examples
+    --------
+    >>> smallest_memory(lambda mib: blocks_within((64, 64, 64), bytes_per_voxel=16, memory_mib=mib,
+    ...                                           align=(64, 64, 64), threads=2), at_least=1)
+    4
+    """
+
+    def is_enough(memory_mib: int) -> bool:
+        try:
+            fits(memory_mib)
+        except VolumeError:
+            return False
+        return True
+
+    refused, enough = at_least, at_most
+    if not is_enough(enough):
+        return None
+    while enough - refused > 1:
+        middle = (refused + enough) // 2
+        refused, enough = (refused, middle) if is_enough(middle) else (middle, enough)
+    return enough

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from voxloom.blocks import Readable, Shape, Writable, map_blocks
-from voxloom.budget import blocks_within
+from voxloom.budget import Layout, blocks_within, shard_shape
 from voxloom.errors import VolumeError
 from voxloom.kernels import compiled
 from voxloom.volume import Quantisation, Vector
@@ -233,29 +233,48 @@ def distance_volume(
     the same as in one piece.
     """
     scale = distance_quantisation(clip_um, dtype).scale
-    halo = _reach_voxels(spacing_um, clip_um)
 
     def quantised(codes: NDArray[np.uint8]) -> NDArray[Any]:
         distance = clipped_distance(codes == 1, spacing_um=spacing_um, clip_um=clip_um)
         distance *= np.float32(1 / scale)
         return np.rint(distance, out=distance).astype(dtype)
 
-    block_shape, threads = blocks_within(
-        annotation.shape[-3:],
-        bytes_per_voxel=8 + field_bytes(annotation.shape[-3:], spacing_um, clip_um),
-        memory_mib=memory_mib,
-        halo_voxels=halo,
-        align=getattr(out, "shard_shape", (64, 64, 64))[-3:],
-        threads=threads,
+    layout = distance_layout(
+        annotation.shape, out, spacing_um=spacing_um, clip_um=clip_um, memory_mib=memory_mib, threads=threads
     )
-    map_blocks(
-        quantised,
-        annotation,
-        out=out,
-        block_shape=block_shape,
-        halo_voxels=halo,
+    map_blocks(quantised, annotation, out=out, description="distance, block", **layout.grid)
+
+
+def distance_layout(
+    shape: tuple[int, ...], out: Any, *, spacing_um: Vector, clip_um: float, memory_mib: float, threads: int
+) -> Layout:
+    """The blocks by which `distance_volume` works.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (Z, Y, X) of the annotation.
+    out : object
+        The volume that is written; its ``shard_shape`` counts where it has one.
+    spacing_um, clip_um, memory_mib, threads
+        As in `distance_volume`.
+
+    Returns
+    -------
+    layout : Layout
+
+    Raises
+    ------
+    VolumeError
+        If the budget doesn't hold one block.
+    """
+    return blocks_within(
+        shape[-3:],
+        bytes_per_voxel=8 + field_bytes(shape[-3:], spacing_um, clip_um),
+        memory_mib=memory_mib,
+        halo_voxels=_reach_voxels(spacing_um, clip_um),
+        align=shard_shape(out),
         threads=threads,
-        description="distance, block",
     )
 
 

@@ -6,6 +6,7 @@ memory doesn't grow with the volume: what is kept are counts (see `voxloom.tally
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -135,6 +136,7 @@ def evaluate_prediction(
     recipe: Mapping[str, Volume] | None = None,
     network_histograms: Mapping[tuple[str, str, str], NDArray[np.int64]] | None = None,
     threads: int = 1,
+    memory_mib: float = math.inf,
 ) -> Evaluation:
     """Score one model's predictions of one fold.
 
@@ -163,7 +165,9 @@ def evaluate_prediction(
         Joint histograms at the scale at which the network worked, for models that scale whole slices; they give rows of
         grid "network", without intervals and clDice.
     threads : int
-        Blocks that are read at a time.
+        Blocks that are read at a time, fewer where the budget holds fewer.
+    memory_mib : float
+        Budget for the blocks, in MiB.
 
     Returns
     -------
@@ -184,7 +188,14 @@ def evaluate_prediction(
     quantisation = _common_quantisation(predictions)
     # every truth is counted; those without a voxel in a part give no rows
     tallies, cell_um = tally(
-        predictions, truths, split, fold=fold, parts=PARTS, cell_um=bootstrap_block_um, threads=threads
+        predictions,
+        truths,
+        split,
+        fold=fold,
+        parts=PARTS,
+        cell_um=bootstrap_block_um,
+        threads=threads,
+        memory_mib=memory_mib,
     )
     threshold = _choose_threshold(tallies, next(iter(truths)), threshold_metric, quantisation, predictions, fold)
     centre_lines = _centre_lines(predictions, truths, split, fold=fold, level=threshold["stored"])

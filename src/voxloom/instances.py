@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from voxloom.blocks import Block, Readable, Shape, Writable, map_blocks, reduce_blocks
-from voxloom.budget import blocks_within
+from voxloom.blocks import Block, Readable, Writable, map_blocks, reduce_blocks
+from voxloom.budget import Layout, slabs_within
 from voxloom.errors import VolumeError
 from voxloom.kernels import compiled
 
@@ -280,7 +280,7 @@ def _filter_objects(
     description: str,
 ) -> Filtered:
     shape = source.shape
-    block_shape, threads = _slabs(shape, out, memory_mib, threads)
+    layout = slab_layout(shape, out, memory_mib=memory_mib, threads=threads)
 
     def look(values: NDArray[np.uint8], block: Block) -> _Slab:
         labels, count = label_objects((values != 0) ^ of_background, connectivity=connectivity)
@@ -291,9 +291,7 @@ def _filter_objects(
         sizes = object_sizes(labels, count)
         return _Slab(sizes[on_face], border[on_face], number[labels[0]], number[labels[-1]])
 
-    slabs = reduce_blocks(
-        look, source, block_shape=block_shape, threads=threads, description=f"{description}: looking at slab"
-    )
+    slabs = reduce_blocks(look, source, description=f"{description}: looking at slab", **layout.grid)
     face_objects, joined_changed = _join(slabs, connectivity, is_changed)
 
     # one entry a slab; different threads write different entries
@@ -313,34 +311,35 @@ def _filter_objects(
         counts[block.index] = np.sum(inside), np.sum(changed & inside), np.sum(sizes[changed])
         return (_look_up(labels, changed) ^ (values != 0)).astype(np.uint8)
 
-    map_blocks(
-        decide, source, out=out, block_shape=block_shape, threads=threads, description=f"{description}: deciding slab"
-    )
+    map_blocks(decide, source, out=out, description=f"{description}: deciding slab", **layout.grid)
     inside, changed, voxels = (int(n) for n in counts.sum(axis=0))
     return Filtered(inside + joined_changed.size, changed + int(joined_changed.sum()), voxels)
 
 
-def _slabs(shape: tuple[int, ...], out: Writable, memory_mib: float, threads: int) -> tuple[Shape, int]:
-    """Slabs of whole slices; whole shards deep, unless a shard is too deep for the budget: then one at a time."""
-    depth = getattr(out, "shard_shape", (64,))[0]
-    try:
-        return blocks_within(
-            shape,
-            bytes_per_voxel=BYTES_PER_VOXEL,
-            memory_mib=memory_mib,
-            halo_voxels=(0, 0, 0),
-            align=(depth, *shape[1:]),
-            threads=threads,
-        )
-    except VolumeError:
-        return blocks_within(
-            shape,
-            bytes_per_voxel=BYTES_PER_VOXEL,
-            memory_mib=memory_mib,
-            halo_voxels=(0, 0, 0),
-            align=(1, *shape[1:]),
-            threads=1,
-        )
+def slab_layout(shape: tuple[int, ...], out: object, *, memory_mib: float, threads: int) -> Layout:
+    """The slabs by which objects of a stored mask are filtered.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (Z, Y, X).
+    out : object
+        The mask that is written; its ``shard_shape`` counts where it has one.
+    memory_mib : float
+        Budget, in MiB.
+    threads : int
+        Slabs that could be in work at a time.
+
+    Returns
+    -------
+    layout : Layout
+
+    Raises
+    ------
+    VolumeError
+        If the budget doesn't hold one slice.
+    """
+    return slabs_within(shape, bytes_per_voxel=BYTES_PER_VOXEL, memory_mib=memory_mib, shards_of=out, threads=threads)
 
 
 def _join(

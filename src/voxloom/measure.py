@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from voxloom.blocks import Block, Readable, reduce_blocks
+from voxloom.budget import Layout, fixed_within
 from voxloom.errors import VolumeError
 from voxloom.kernels import compiled
 from voxloom.skeleton import TILE, skeleton_length_um, skeletonise
@@ -17,6 +20,12 @@ from voxloom.volume import Vector
 BLOCK = (64, 512, 512)
 SKELETON_HALO = 16
 """Context in voxels around a tile whose centre lines are measured; more than the radius of what is thinned well."""
+
+WAITING = 1.5
+"""Blocks in memory for each that is being read: up to one more waits to be measured."""
+
+THINNING_BYTES = 5
+"""For each voxel of a tile beside the mask itself: the mask as booleans, its box, skeletons, steps between voxels."""
 
 OBJECT_COLUMNS = (
     "label",
@@ -36,13 +45,22 @@ OBJECT_COLUMNS = (
 )
 
 
+class Volume(Readable, Protocol):
+    """A volume that is read by slicing and tells its type before."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values."""
+
+
 def measure_objects(
-    labels: Readable,
+    labels: Volume,
     *,
     spacing_um: Vector,
     objects: int | None = None,
-    image: Readable | None = None,
+    image: Volume | None = None,
     threads: int = 1,
+    memory_mib: float = math.inf,
 ) -> pd.DataFrame:
     """Measure every object of a labelled volume.
 
@@ -57,7 +75,9 @@ def measure_objects(
     image : volume, shape (Z, Y, X), optional
         Grey values.
     threads : int
-        Blocks that are read at a time.
+        Blocks that are read at a time, fewer where the budget holds fewer.
+    memory_mib : float
+        Budget for the blocks, in MiB.
 
     Returns
     -------
@@ -69,15 +89,16 @@ def measure_objects(
     Raises
     ------
     VolumeError
-        If a label is larger than `objects` or the shapes differ.
+        If a label is larger than `objects`, the shapes differ, or the budget doesn't hold one block.
     """
+    inputs = [labels] if image is None else [labels, image]
+    layout = read_layout(inputs, memory_mib=memory_mib, threads=threads)
     if objects is None:
         highest = reduce_blocks(
             lambda found: int(found.max(initial=0)),
             labels,
-            block_shape=BLOCK,
-            threads=threads,
             description="read block",
+            **layout.grid,
         )
         objects = max(label for _, label in highest)
     shape = np.asarray(labels.shape)
@@ -90,8 +111,7 @@ def measure_objects(
     def read(*arrays: NDArray[Any]) -> tuple[NDArray[Any], ...]:
         return arrays
 
-    inputs = [labels] if image is None else [labels, image]
-    for block, arrays in reduce_blocks(read, *inputs, block_shape=BLOCK, threads=threads, description="measured block"):
+    for block, arrays in reduce_blocks(read, *inputs, description="measured block", **layout.grid):
         if arrays[0].max(initial=0) > objects:
             raise VolumeError(f"labels reach {arrays[0].max()}, but {objects} objects were announced; segment anew")
         corner = np.array([axis.start for axis in block.core], dtype=np.int64)
@@ -139,7 +159,67 @@ def _add_voxels(labels, values, has_values, corner, counts, sums, grey, low, hig
                 high[label, 2] = max(high[label, 2], at_x + 1)
 
 
-def measure_length_um(mask: Readable, *, spacing_um: Vector, threads: int = 1) -> float:
+def read_layout(volumes: Sequence[Volume], *, memory_mib: float, threads: int) -> Layout:
+    """The blocks that `measure_objects` reads.
+
+    Parameters
+    ----------
+    volumes : sequence of volume, shape (Z, Y, X)
+        Labels, and grey values where there are any.
+    memory_mib : float
+        Budget, in MiB.
+    threads : int
+        Blocks that could be read at a time.
+
+    Returns
+    -------
+    layout : Layout
+
+    Raises
+    ------
+    VolumeError
+        If the budget doesn't hold one block.
+    """
+    return fixed_within(
+        volumes[0].shape,
+        BLOCK,
+        bytes_per_voxel=WAITING * sum(volume.dtype.itemsize for volume in volumes),
+        memory_mib=memory_mib,
+        threads=threads,
+    )
+
+
+def tile_layout(mask: Volume, *, memory_mib: float, threads: int) -> Layout:
+    """The tiles in which `measure_length_um` thins a mask.
+
+    Parameters
+    ----------
+    mask : volume, shape (Z, Y, X)
+    memory_mib : float
+        Budget, in MiB.
+    threads : int
+        Tiles that could be in work at a time.
+
+    Returns
+    -------
+    layout : Layout
+
+    Raises
+    ------
+    VolumeError
+        If the budget doesn't hold one tile.
+    """
+    return fixed_within(
+        mask.shape,
+        TILE,
+        bytes_per_voxel=mask.dtype.itemsize + THINNING_BYTES,
+        memory_mib=memory_mib,
+        threads=threads,
+        halo_voxels=(SKELETON_HALO,) * 3,
+    )
+
+
+def measure_length_um(mask: Volume, *, spacing_um: Vector, threads: int = 1, memory_mib: float = math.inf) -> float:
     """Length of a mask's centre lines.
 
     Parameters
@@ -149,10 +229,18 @@ def measure_length_um(mask: Readable, *, spacing_um: Vector, threads: int = 1) -
     spacing_um : tuple of float
         Voxel edge lengths along (Z, Y, X), in micrometres.
     threads : int
+        Tiles in work at a time, fewer where the budget holds fewer.
+    memory_mib : float
+        Budget for the tiles, in MiB.
 
     Returns
     -------
     length_um : float
+
+    Raises
+    ------
+    VolumeError
+        If the budget doesn't hold one tile.
 
     Notes
     -----
@@ -163,10 +251,8 @@ def measure_length_um(mask: Readable, *, spacing_um: Vector, threads: int = 1) -
     def length(values: NDArray[np.uint8], block: Block) -> float:
         return skeleton_length_um(skeletonise(values != 0), spacing_um=spacing_um, inner=block.inner)
 
-    halo = (SKELETON_HALO,) * 3
-    lengths = reduce_blocks(
-        length, mask, block_shape=TILE, halo_voxels=halo, threads=threads, description="centre lines of tile"
-    )
+    layout = tile_layout(mask, memory_mib=memory_mib, threads=threads)
+    lengths = reduce_blocks(length, mask, description="centre lines of tile", **layout.grid)
     return float(sum(length_um for _, length_um in lengths))
 
 

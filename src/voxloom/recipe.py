@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from voxloom import instances, io, levels
 from voxloom.annotate import COMBINATIONS, STEPS, box_voxels, size_voxels
 from voxloom.blocks import Block, Slices, Writable, grid, map_blocks, reduce_blocks
-from voxloom.budget import blocks_within
+from voxloom.budget import blocks_within, shard_shape
 from voxloom.errors import ConfigError, VolumeError
 from voxloom.recipe_check import Recipe, check_recipe
 from voxloom.recipe_plan import (
@@ -30,6 +30,7 @@ from voxloom.recipe_plan import (
     Volume,
     evaluate,
     first_of,
+    has_unknown_levels,
     in_order,
     in_words,
     layout,
@@ -282,7 +283,7 @@ def _find_levels(node: Node, run: Run) -> None:
     """Turn percentiles and Otsu's threshold into grey values, by one or two passes over what the threshold sees."""
     ((key, given),) = node.settings.items()
     wanted = list(given) if key == "between" else [given]
-    if any(isinstance(level, str) for level in wanted):
+    if has_unknown_levels(node):
         dtype = np.dtype(np.float32) if node.before is not None else run.image.dtype
         try:
             bins = levels.bins_of(dtype)
@@ -318,7 +319,7 @@ def _write(node: Node | None, run: Run, out: Writable, finish: Finish, descripti
         mask = evaluate(node, run, dict(zip(volumes, arrays, strict=True)), first_of(block.read))
         return finish(mask, block.read)
 
-    map_blocks(work, *volumes.values(), out=out, description=description, **layout(node, run, out))
+    map_blocks(work, *volumes.values(), out=out, description=description, **layout(node, run, out).grid)
 
 
 def _reduce(
@@ -331,7 +332,7 @@ def _reduce(
         values = evaluate(node, run, dict(zip(volumes, arrays, strict=True)), first_of(block.read))
         return function(values[block.inner])
 
-    return reduce_blocks(work, *volumes.values(), description=description, **layout(node, run, run.image))
+    return reduce_blocks(work, *volumes.values(), description=description, **layout(node, run, run.image).grid)
 
 
 def _inside(box: Slices, read: Slices) -> Slices:
@@ -346,20 +347,13 @@ def _look_through(codes: Any, shape: tuple[int, ...], memory_mib: float) -> tupl
     """Foreground voxels of each slice, and the first slice with foreground along each line of sight."""
     foreground = np.zeros(shape[0], np.int64)
     depth = np.full(shape[1:], -1, np.int32)
-    block_shape, _ = blocks_within(
-        shape,
-        bytes_per_voxel=4,
-        memory_mib=memory_mib,
-        halo_voxels=(0, 0, 0),
-        align=getattr(codes, "shard_shape", (64, 64, 64)),
-        threads=1,
-    )
+    seen_by = blocks_within(shape, bytes_per_voxel=4, memory_mib=memory_mib, align=shard_shape(codes), threads=1)
 
     def look(values: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
         mask = values == 1
         return mask.sum(axis=(1, 2)), mask.any(axis=0), mask.argmax(axis=0)
 
-    for block, (counts, is_hit, first) in reduce_blocks(look, codes, block_shape=block_shape):
+    for block, (counts, is_hit, first) in reduce_blocks(look, codes, **seen_by.grid):
         z, y, x = block.core
         foreground[z] += counts
         seen = depth[y, x]  # a view; blocks come in the order of z

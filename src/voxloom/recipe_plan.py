@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from voxloom.annotate import COMBINATIONS, STEPS
 from voxloom.blocks import Readable, Shape, Slices
-from voxloom.budget import blocks_within
+from voxloom.budget import Layout, blocks_within, shard_shape
 from voxloom.distance import field_bytes
-from voxloom.instances import Filtered
+from voxloom.instances import Filtered, slab_layout
 from voxloom.recipe_check import Recipe
 from voxloom.volume import Vector
 
@@ -141,21 +141,58 @@ def first_of(read: Slices) -> Shape:
     return read[0].start, read[1].start, read[2].start
 
 
-def layout(node: Node | None, run: Run, out: Any) -> dict[str, Any]:
-    """Block shape, halo and threads of a pass over the sources of a step."""
+def layout(node: Node | None, run: Run, out: Any) -> Layout:
+    """The blocks of a pass over the sources of a step."""
     item = sum(source.dtype.itemsize for source in sources_of(node, run).values())
-    halo = reach_of(node, run)
-    block_shape, threads = blocks_within(
+    return blocks_within(
         run.image.shape,
         bytes_per_voxel=item
         + bytes_per_voxel(node, run)
         + 4,  # the result, and copies on their way to and from the store
         memory_mib=run.memory_mib,
-        halo_voxels=halo,
-        align=getattr(out, "shard_shape", (64, 64, 64)),
+        halo_voxels=reach_of(node, run),
+        align=shard_shape(out),
         threads=run.threads,
     )
-    return {"block_shape": block_shape, "halo_voxels": halo, "threads": threads}
+
+
+def layouts(nodes: list[Node], run: Run, out: Volume) -> Iterator[Layout]:
+    """The blocks of every pass that a recipe makes over a volume, known before any is made.
+
+    Parameters
+    ----------
+    nodes : list of Node
+        From `nodes_of`.
+    run : Run
+        Of the image; masks that are stored between passes are entered.
+    out : Volume
+        The annotation; masks between passes are stored alike.
+
+    Yields
+    ------
+    layout : Layout
+
+    Raises
+    ------
+    VolumeError
+        If the budget doesn't hold one block of a pass.
+    """
+    for node in in_order(nodes[-1]):
+        if has_unknown_levels(node):
+            yield layout(node.before, run, run.image)
+        if node.is_global:
+            yield layout(node.before, run, out)
+            yield slab_layout(run.image.shape, out, memory_mib=run.memory_mib, threads=run.threads)
+            run.stored[node.number] = out
+    yield layout(nodes[-1], run, out)
+
+
+def has_unknown_levels(node: Node) -> bool:
+    """Whether a step is a threshold at a percentile or Otsu's, which a pass over the image has to find."""
+    if node.name != "threshold":
+        return False
+    ((_, given),) = node.settings.items()
+    return any(isinstance(level, str) for level in (given if isinstance(given, list | tuple) else [given]))
 
 
 def in_words(node: Node, run: Run) -> str:

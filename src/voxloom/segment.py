@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from voxloom.blocks import Block, Readable, Writable, map_blocks, reduce_blocks
-from voxloom.budget import blocks_within
+from voxloom.budget import Layout, slabs_within
 from voxloom.errors import VolumeError
-from voxloom.instances import Filtered, label_objects, remove_small_objects_volume
-
-BYTES_PER_VOXEL = 16
-"""Of a slab that is labelled: mask, labels, the labeller's equivalences, new labels."""
+from voxloom.instances import Filtered, label_objects, remove_small_objects_volume, slab_layout
 
 
 class ReadableWritable(Readable, Writable, Protocol):
@@ -89,14 +85,13 @@ def segment_volume(
     first = np.asarray(prediction[0:1, 0:1, 0:1])
     if first.dtype not in (np.uint8, np.uint16):
         raise VolumeError(f"a prediction is stored as uint8 or uint16, got {first.dtype}; predict it anew")
-    block_shape, workers = _slabs(prediction.shape, mask, 2 + first.dtype.itemsize, memory_mib, threads)
+    layout = threshold_layout(prediction.shape, mask, first.dtype, memory_mib=memory_mib, threads=threads)
     map_blocks(
         lambda stored: (stored >= stored_threshold).view(np.uint8),
         prediction,
         out=mask,
-        block_shape=block_shape,
-        threads=workers,
         description="thresholded slab",
+        **layout.grid,
     )
     removed = Filtered(objects=0, changed_objects=0, changed_voxels=0)
     if min_size_voxels > 1:
@@ -110,6 +105,40 @@ def segment_volume(
         )
     voxels, objects = label_volume(mask, labels, connectivity=connectivity, memory_mib=memory_mib, threads=threads)
     return Segmented(voxels, objects, removed.changed_objects, removed.changed_voxels)
+
+
+def threshold_layout(shape: Sequence[int], mask: Any, dtype: DTypeLike, *, memory_mib: float, threads: int) -> Layout:
+    """The slabs by which a prediction is cut at its threshold; its objects have those of `instances.slab_layout`.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        (Z, Y, X).
+    mask : object
+        The volume that is written; its ``shard_shape`` counts where it has one.
+    dtype : dtype
+        Of the prediction.
+    memory_mib : float
+        Budget, in MiB.
+    threads : int
+        Slabs that could be in work at a time.
+
+    Returns
+    -------
+    layout : Layout
+
+    Raises
+    ------
+    VolumeError
+        If the budget doesn't hold one slice.
+    """
+    return slabs_within(
+        shape,
+        bytes_per_voxel=2 + np.dtype(dtype).itemsize,
+        memory_mib=memory_mib,
+        shards_of=mask,
+        threads=threads,
+    )
 
 
 def label_volume(
@@ -145,7 +174,7 @@ def label_volume(
     Slabs are labelled, their objects united where they touch across the slabs' faces, and labelled once more to be
     written under their final numbers; which slabs there were doesn't show in the result.
     """
-    block_shape, workers = _slabs(mask.shape, mask if labels is None else labels, BYTES_PER_VOXEL, memory_mib, threads)
+    layout = slab_layout(mask.shape, mask if labels is None else labels, memory_mib=memory_mib, threads=threads)
 
     def look(values: NDArray[np.uint8]) -> tuple[int, int, NDArray[np.uint32], NDArray[np.uint32]]:
         found, count = label_objects(values != 0, connectivity=connectivity)
@@ -155,7 +184,7 @@ def label_volume(
     firsts: list[int] = []
     edges: list[NDArray[np.int64]] = []
     above: NDArray[np.uint32] | None = None
-    slabs = reduce_blocks(look, mask, block_shape=block_shape, threads=workers, description="labelled slab")
+    slabs = reduce_blocks(look, mask, description="labelled slab", **layout.grid)
     for _, (foreground, count, first_slice, last_slice) in slabs:
         if above is not None:
             edges.append(_united(above, first_slice, connectivity, firsts[-1], total))
@@ -170,23 +199,8 @@ def label_volume(
         own = numbers[firsts[block.index] : firsts[block.index] + count]
         return np.concatenate((np.zeros(1, np.uint32), own))[found]
 
-    map_blocks(write, mask, out=labels, block_shape=block_shape, threads=workers, description="wrote labels of slab")
+    map_blocks(write, mask, out=labels, description="wrote labels of slab", **layout.grid)
     return voxels, objects
-
-
-def _slabs(
-    shape: Sequence[int], out: Any, bytes_per_voxel: float, memory_mib: float, threads: int
-) -> tuple[tuple[int, int, int], int]:
-    """Slabs of whole slices and whole shards; one by one and thinner than a shard where the budget wants it."""
-    z, y, x = shape
-    depth = min(z, getattr(out, "shard_shape", (64,))[0])
-    blocks = partial(
-        blocks_within, (z, y, x), bytes_per_voxel=bytes_per_voxel, memory_mib=memory_mib, halo_voxels=(0, 0, 0)
-    )
-    try:
-        return blocks(align=(depth, y, x), threads=threads)
-    except VolumeError:
-        return blocks(align=(1, y, x), threads=1)
 
 
 def _united(

@@ -6,6 +6,7 @@ unit is a spatial block, a volume or a region, and what lies within a gap of a t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from voxloom import blocks, boxes
 from voxloom.boxes import Box
+from voxloom.budget import Layout, fixed_within
 from voxloom.errors import SplitError, VolumeError
 from voxloom.logs import LOGGER
 from voxloom.split_named import by_boxes
@@ -32,6 +34,9 @@ from voxloom.split_plan import (
 from voxloom.volume import IGNORE
 
 __all__ = ["COLUMNS", "PARTS", "SplitSettings", "SplitVolume", "boxes_of", "count_blocks", "gap_voxels", "make_split"]
+
+BLOCK = (64, 512, 512)
+"""What is counted at once: a shard."""
 
 PARTS = ("train", "validation", "test", "gap", "excluded")
 COLUMNS = {
@@ -135,7 +140,9 @@ def boxes_of(split: pd.DataFrame, *, fold: int, volume: str, part: str) -> list[
     return [((z0, z1), (y0, y1), (x0, x1)) for z0, z1, y0, y1, x0, x1 in edges]
 
 
-def count_blocks(annotation: blocks.Readable, wanted: Sequence[Box], *, threads: int = 1) -> NDArray[np.int64]:
+def count_blocks(
+    annotation: blocks.Readable, wanted: Sequence[Box], *, threads: int = 1, memory_mib: float = math.inf
+) -> NDArray[np.int64]:
     """Count the annotated and the foreground voxels of many boxes in one pass over an annotation.
 
     Parameters
@@ -145,11 +152,19 @@ def count_blocks(annotation: blocks.Readable, wanted: Sequence[Box], *, threads:
     wanted : sequence of Box
         May overlap.
     threads : int
+        Blocks that are counted at a time, fewer where the budget holds fewer.
+    memory_mib : float
+        Budget for the blocks, in MiB.
 
     Returns
     -------
     counts : ndarray of int64, shape (n, 2)
         Annotated and foreground voxels of each box.
+
+    Raises
+    ------
+    VolumeError
+        If the annotation isn't a 3D volume, or the budget doesn't hold one block.
     """
     ranges = boxes.as_array(wanted)
     counts = np.zeros((len(wanted), 2), dtype=np.int64)
@@ -170,11 +185,34 @@ def count_blocks(annotation: blocks.Readable, wanted: Sequence[Box], *, threads:
     shape = annotation.shape
     if len(shape) != 3:
         raise VolumeError(f"an annotation is a 3D volume, got shape {tuple(shape)}")
-    for _, (hit, found) in blocks.reduce_blocks(
-        work, annotation, block_shape=(64, 512, 512), threads=threads, description="counted blocks"
-    ):
+    layout = count_layout(shape, memory_mib=memory_mib, threads=threads)
+    for _, (hit, found) in blocks.reduce_blocks(work, annotation, description="counted blocks", **layout.grid):
         counts[hit] += found
     return counts
+
+
+def count_layout(shape: Sequence[int], *, memory_mib: float, threads: int) -> Layout:
+    """The blocks by which `count_blocks` reads an annotation.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        (Z, Y, X).
+    memory_mib : float
+        Budget, in MiB.
+    threads : int
+        Blocks that could be counted at a time.
+
+    Returns
+    -------
+    layout : Layout
+
+    Raises
+    ------
+    VolumeError
+        If the budget doesn't hold one block.
+    """
+    return fixed_within(shape, BLOCK, bytes_per_voxel=2, memory_mib=memory_mib, threads=threads)
 
 
 def _counted(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from voxloom import boxes
 from voxloom.blocks import Block, reduce_blocks
 from voxloom.boxes import Box
+from voxloom.budget import Layout, fixed_within
 from voxloom.errors import VolumeError
 from voxloom.kernels import compiled
 from voxloom.logs import LOGGER
@@ -101,6 +103,7 @@ def tally(
     parts: Sequence[str],
     cell_um: float,
     threads: int = 1,
+    memory_mib: float = math.inf,
 ) -> tuple[dict[tuple[str, str], Tally], float]:
     """Count how truths and stored scores meet, in one pass over the predictions.
 
@@ -118,6 +121,9 @@ def tally(
         Edge of a cell. It is doubled until there are at most `MAX_CELLS` cells in `MAX_CELL_BYTES`, which bounds the
         memory whatever the volume's size.
     threads : int
+        Blocks that are read at a time, fewer where the budget holds fewer.
+    memory_mib : float
+        Budget for the blocks, in MiB.
 
     Returns
     -------
@@ -156,9 +162,37 @@ def tally(
             {part: part_boxes[name, part] for part in parts},
             {part: cells[name, part] for part in parts if (name, part) in cells},
             tallies,
-            threads=threads,
+            layout=block_layout(prediction.shape, prediction.dtype, memory_mib=memory_mib, threads=threads),
         )
     return tallies, used_um
+
+
+def block_layout(shape: Sequence[int], dtype: DTypeLike, *, memory_mib: float, threads: int) -> Layout:
+    """The blocks by which `tally` reads a prediction and its truths.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        (Z, Y, X).
+    dtype : dtype
+        Of the prediction.
+    memory_mib : float
+        Budget, in MiB.
+    threads : int
+        Blocks that could be read at a time.
+
+    Returns
+    -------
+    layout : Layout
+
+    Raises
+    ------
+    VolumeError
+        If the budget doesn't hold one block.
+    """
+    return fixed_within(
+        shape, BLOCK, bytes_per_voxel=np.dtype(dtype).itemsize + 2, memory_mib=memory_mib, threads=threads
+    )
 
 
 def _check(name: str, prediction: Volume, truths: Mapping[str, Volume]) -> None:
@@ -219,7 +253,7 @@ def _tally_volume(
     cells: Mapping[str, _Cells],
     tallies: Mapping[tuple[str, str], Tally],
     *,
-    threads: int,
+    layout: Layout,
 ) -> None:
     arrays = {part: boxes.as_array(held) for part, held in part_boxes.items()}
 
@@ -252,7 +286,7 @@ def _tally_volume(
 
     everything = _Nothing(prediction.shape)
     for _, counted in reduce_blocks(
-        lambda _, block: work(block), everything, block_shape=BLOCK, threads=threads, description=f"scored {name}"
+        lambda _, block: work(block), everything, description=f"scored {name}", **layout.grid
     ):
         for truth, part, rows, counts in counted:
             tallies[truth, part].histograms[rows] += counts

@@ -6,6 +6,7 @@ import scipy.ndimage as ndi
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from voxloom import job_memory
 from voxloom.blocks import block_shape_for, grid, map_blocks, reduce_blocks
 from voxloom.errors import VolumeError
 
@@ -52,10 +53,11 @@ def test_an_error_in_one_block_reaches_the_caller():
         list(reduce_blocks(fail, np.zeros((4, 4, 4)), block_shape=(2, 2, 2), threads=2))
 
 
-def test_a_budget_too_small_for_one_block_names_the_least_that_would_do():
-    with pytest.raises(VolumeError, match=r"raise resources.memory_mib to at least 4\b"):
+def test_a_budget_too_small_for_one_block_names_the_memory_of_a_job_that_would_do():
+    with pytest.raises(VolumeError, match=r"needs 3 MiB .* raise resources.memory_mib to at least 6\b"):
         block_shape_for((512, 512, 512), bytes_per_voxel=13, memory_mib=1)
-    assert block_shape_for((512, 512, 512), bytes_per_voxel=13, memory_mib=4)[0] == 64
+    blocks_may_take = job_memory.block_mib(6)
+    assert block_shape_for((512, 512, 512), bytes_per_voxel=13, memory_mib=blocks_may_take)[0] == 64
 
 
 def test_blocks_fill_the_budget_and_stay_inside_it():

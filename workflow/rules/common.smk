@@ -9,7 +9,7 @@ ROOT = Path(str(workflow.current_basedir)).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # Snakemake hands its sys.path on to every script, whatever runs it
 
 from voxloom import config as checked
-from voxloom import network_reach, plan_file, provenance, references
+from voxloom import job_memory, network_reach, plan_file, provenance, references
 from voxloom.errors import ConfigError
 from voxloom.references import one_of
 
@@ -56,8 +56,8 @@ def memory_mib(wildcards, attempt):
 
 
 def block_mib(wildcards, attempt):
-    """What of a job's memory its blocks may take; a quarter is the interpreter's and its libraries'."""
-    return memory_mib(wildcards, attempt) * 3 // 4
+    """What of a job's memory its blocks may take; the rest is the interpreter's and its libraries'."""
+    return job_memory.block_mib(memory_mib(wildcards, attempt))
 
 
 def raw_files(wildcards):

@@ -25,6 +25,7 @@ rule evaluate:
     threads: CONFIG["resources"]["threads"]
     resources:
         mem_mb=memory_mib,
+        block_mib=block_mib,
         device=CONFIG["resources"]["device"],
     params:
         evaluate=lookup("{task}/evaluate", within=TASKS),
