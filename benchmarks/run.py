@@ -50,6 +50,13 @@ class Part:
 MACHINE = "machine"
 STAGES = {
     MACHINE: Part(MACHINE, "machine.py", small="--mib 64 --rounds 1 --edge 256"),
+    "nrrd": Part("convert", "nrrd_files.py", small="--size 96 --rounds 1"),
+    "conversion": Part("convert", "conversion.py", small="--slices 64 128 --edge 96 --rounds 1"),
+    "patches": Part("convert", "patches.py", small="--size 128 --patches 4 --rounds 1"),
+    "growth": Part("scale", "stages.py growth", small="--edges 64 --rounds 1"),
+    "budget": Part("scale", "stages.py budget", small="--shapes 64x64x64"),
+    "threads": Part("scale", "stages.py threads --edges 256 --rounds 5", small="--edges 64 --rounds 1"),
+    "jobs": Part("jobs", "jobs.py", small="--only convert --rounds 1"),
 }
 TRAINING = {
     "membranes": Part("training", "training_membranes.py"),

@@ -67,13 +67,13 @@ def said_by(words: Sequence[str], *, threads: int = 1) -> list[dict[str, Any]]:
     """Run Python in a process of its own, on as many cores as it has threads; the lines of JSON that it printed."""
     done = subprocess.run(
         [sys.executable, *words],
-        stdout=subprocess.PIPE,
+        capture_output=True,
         text=True,
         env=environment(threads),
         preexec_fn=lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:]),
     )
     if done.returncode:
-        raise SystemExit(f"{' '.join(words)} ended with status {done.returncode}:\n{done.stdout}")
+        raise SystemExit(f"{' '.join(words)} ended with status {done.returncode}:\n{done.stdout}{done.stderr}")
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 

@@ -4,7 +4,7 @@ import json
 
 import pandas as pd
 
-from voxloom import evaluate, io, model, network_scale, split
+from voxloom import evaluate, io, network_scale, split
 from voxloom.logs import log_to
 
 with log_to(snakemake.log[0]):
@@ -22,7 +22,7 @@ with log_to(snakemake.log[0]):
         seed=snakemake.params.seed,
         recipe=io.open_volumes(snakemake.input.recipe),
         network_histograms=network_scale.network_histograms(
-            [model.load_model(folder) for folder in snakemake.input.models],
+            snakemake.input.models,
             images,
             truths,
             table,

@@ -19,6 +19,7 @@ from voxloom.errors import ModelError, VolumeError
 from voxloom.intensity import for_volume
 from voxloom.labelled import Shape, Window
 from voxloom.logs import progress
+from voxloom.network_settings import common_size
 from voxloom.predictor import Predictor, prepare, read_box
 
 LOGGER = logging.getLogger("voxloom")
@@ -270,7 +271,7 @@ def predict_slices_at_network_scale(
     ModelError
         If the members have no common size.
     """
-    size = common_size(members)
+    size = common_size([settings for _, settings in members])
     if size is None:
         raise ModelError("only models of one and the same input.size have another scale than the volume")
     probability = np.empty((len(z_slices), *size), dtype=np.uint8)
@@ -283,20 +284,3 @@ def predict_slices_at_network_scale(
             total = torch.stack([predictor.at_network_scale(image, z) for predictor in predictors]).sum(dim=0)
             probability[number] = torch.round(total * (255 / len(members))).numpy()
     return probability
-
-
-def common_size(members: Sequence[Member]) -> tuple[int, int] | None:
-    """The ``input.size`` of all members.
-
-    Parameters
-    ----------
-    members : sequence of (torch.nn.Module, mapping)
-
-    Returns
-    -------
-    size : tuple of int or None
-        (Y, X); None where they differ or work at the volume's own resolution.
-    """
-    sizes = {tuple(settings["input"]["size"] or ()) for _, settings in members}
-    first = sizes.pop()
-    return (first[0], first[1]) if first and not sizes else None

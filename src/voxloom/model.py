@@ -171,7 +171,7 @@ def load_model(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     from voxloom import networks
 
     folder = Path(folder)
-    settings = _read_settings(folder)
+    settings = read_settings(folder)
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise ModelError(f"{folder} holds no {WEIGHTS}; train the model, or copy its whole folder")
@@ -217,7 +217,24 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path} is no safetensors file, or damaged ({error}); copy it again, or train anew") from None
 
 
-def _read_settings(folder: Path) -> dict[str, Any]:
+def read_settings(folder: str | Path) -> dict[str, Any]:
+    """Read a model's settings, not its weights.
+
+    Parameters
+    ----------
+    folder : str or Path
+
+    Returns
+    -------
+    settings : dict
+        See `load_model`.
+
+    Raises
+    ------
+    ModelError
+        If model.yaml is missing, damaged, or incomplete.
+    """
+    folder = Path(folder)
     path = folder / SETTINGS
     if not path.is_file():
         raise ModelError(f"{folder} is no model: it holds no {SETTINGS}")

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from voxloom import inference, metrics, split
+from voxloom import metrics, model, split
 from voxloom.blocks import Readable
 from voxloom.boxes import Box
 from voxloom.intensity import for_volume
-from voxloom.sampling import scale_codes
+from voxloom.network_settings import common_size
 from voxloom.volume import split_annotation
 
 SLICES_AT_ONCE = 16
 
 
 def network_histograms(
-    members: Sequence[inference.Member],
+    models: Sequence[str | Path],
     images: Mapping[str, Readable],
     truths: Mapping[str, Mapping[str, Readable]],
     split_table: pd.DataFrame,
@@ -32,8 +33,8 @@ def network_histograms(
 
     Parameters
     ----------
-    members : sequence of (torch.nn.Module, mapping)
-        The model's, or the ensemble's; see `voxloom.inference.predict_ensemble`.
+    models : sequence of str or Path
+        Folder of the model, or of each of the ensemble's.
     images : mapping of str to array-like, shape (Z, Y, X)
     truths : mapping of str to mapping of str to array-like of uint8, shape (Z, Y, X)
         By name of the truth and volume: 0 background, 1 foreground, 255 not annotated.
@@ -48,9 +49,12 @@ def network_histograms(
         Empty for networks that work at native resolution, or at several sizes. Only whole slices are counted: a box
         that covers part of a slice has no place on the network's grid.
     """
-    size = inference.common_size(members)
+    size = common_size([model.read_settings(folder) for folder in models])
     if size is None:
         return {}
+    from voxloom import inference, sampling  # PyTorch takes a second; networks at native resolution need none here
+
+    members = [model.load_model(folder) for folder in models]
     found: dict[tuple[str, str, str], NDArray[np.int64]] = {}
     for volume, image in images.items():
         boxes = split.boxes_of(split_table, fold=fold, volume=volume, part="test")
@@ -62,7 +66,7 @@ def network_histograms(
             for truth, annotated in truths.items():
                 if volume not in annotated:
                     continue
-                codes = np.stack([scale_codes(annotated[volume][z], size) for z in chosen])
+                codes = np.stack([sampling.scale_codes(annotated[volume][z], size) for z in chosen])
                 mask, ignore = split_annotation(codes)
                 counts = metrics.joint_histogram(stored, mask, ignore=ignore)
                 key = (truth, "test", volume)

@@ -5,7 +5,7 @@ Imported while the Snakefile is parsed, so it needs nothing but the standard lib
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from voxloom.errors import ModelError
@@ -156,3 +156,26 @@ def _problems_of_levels(whole: Mapping[str, Any]) -> Iterator[str]:
                 yield f"network.{key}[{number}] is {list(sizes)}; a network of 2 dimensions has no Z, so begin with 1"
             elif key == "kernels" and any(size % 2 == 0 for size in sizes):
                 yield f"network.kernels[{number}] is {list(sizes)}; use odd numbers, a kernel has a middle"
+
+
+def common_size(settings: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None:
+    """The size that slices are scaled to, where all models scale them alike.
+
+    Parameters
+    ----------
+    settings : sequence of mapping
+        Of each model, with ``input.size``.
+
+    Returns
+    -------
+    size : tuple of int or None
+        (Y, X); None where they differ or work at the volume's own resolution.
+
+    Examples
+    --------
+    >>> common_size([{"input": {"size": [400, 400]}}]), common_size([{"input": {"size": None}}])
+    ((400, 400), None)
+    """
+    sizes = {tuple(each["input"]["size"] or ()) for each in settings}
+    first = sizes.pop()
+    return (first[0], first[1]) if first and not sizes else None

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -114,6 +113,8 @@ def precision_recall_figure(
         Lines are steps, so that the area under them is the average precision. Of several folds each is thin and
         their summed counts are thick.
     """
+    import seaborn  # a second, for those who draw only
+
     truths = _in_order(headline["against"])
     columns = min(len(truths), 2)
     rows = math.ceil(len(truths) / columns)

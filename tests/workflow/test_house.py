@@ -134,6 +134,24 @@ def imported(path):
             yield node.module.split(".")[0]
 
 
+def test_jobs_without_a_network_do_not_wait_for_one():
+    """PyTorch takes a second to import."""
+    scripts = [path for path in (ROOT / "scripts").glob("*.py") if path.stem not in ("plan", "predict", "train")]
+    kinds = (ast.Import, ast.ImportFrom)
+    imports = [
+        ast.unparse(node) for path in scripts for node in ast.parse(path.read_text()).body if isinstance(node, kinds)
+    ]
+    code = "\n".join([*imports, "import sys", "print({'torch', 'seaborn'} & set(sys.modules) or 'none')"])
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "src", capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "none"
+
+
+def test_what_the_benchmarks_compare_with_is_never_imported():
+    peers = {"monai", "nnunetv2", "edt", "kimimaro", "nrrd", "SimpleITK", "zarr", "sklearn", "torchmetrics"}
+    for path in [*(ROOT / "src").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]:
+        assert not peers & set(imported(path)), path
+
+
 def test_code_version_sees_code_but_not_comments_or_docstrings(tmp_path):
     script = tmp_path / "a.py"
     versions = []
