@@ -38,6 +38,10 @@ class Writable(Protocol):
     def __setitem__(self, index: Any, values: NDArray[Any]) -> None: ...
 
 
+class ReadableWritable(Readable, Writable, Protocol):
+    """A volume that is read back while it is written."""
+
+
 @dataclass(frozen=True)
 class Block:
     """A box of voxels that is processed at once.

@@ -91,7 +91,13 @@ def blocks_within(
 
 
 def slabs_within(
-    shape: Sequence[int], *, bytes_per_voxel: float, memory_mib: float, shards_of: Any, threads: int
+    shape: Sequence[int],
+    *,
+    bytes_per_voxel: float,
+    memory_mib: float,
+    shards_of: Any,
+    threads: int,
+    least_slices: int = 1,
 ) -> Layout:
     """Slabs of whole slices; whole shards deep, unless a shard is too deep for the budget: then one at a time.
 
@@ -101,6 +107,8 @@ def slabs_within(
         As in `blocks_within`.
     shards_of : object
         The volume that is written; its ``shard_shape`` counts where it has one.
+    least_slices : int
+        Of all slabs but the last.
 
     Returns
     -------
@@ -109,14 +117,15 @@ def slabs_within(
     Raises
     ------
     VolumeError
-        If not even one slice fits.
+        If not even `least_slices` fit.
     """
     z, y, x = shape
+    depth = shard_shape(shards_of)[0]
     slabs = partial(blocks_within, (z, y, x), bytes_per_voxel=bytes_per_voxel, memory_mib=memory_mib)
     try:
-        return slabs(align=(shard_shape(shards_of)[0], y, x), threads=threads)
+        return slabs(align=(-(-least_slices // depth) * depth, y, x), threads=threads)
     except VolumeError:
-        return slabs(align=(1, y, x), threads=1)
+        return slabs(align=(least_slices, y, x), threads=1)
 
 
 def fixed_within(

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from voxloom.blocks import grid
 from voxloom.distance import clipped_distance
 from voxloom.errors import ModelError
-from voxloom.instances import label_objects, object_sizes
+from voxloom.instances import label_objects
 from voxloom.labelled import LabelledVolume, PartBox, TrainingVolume, labelled_volumes
+from voxloom.objects import object_sizes
 from voxloom.volume import IGNORE
 
 BLOCK = (32, 128, 128)

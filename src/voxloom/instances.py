@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cc3d
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from voxloom.blocks import Block, Readable, Writable, map_blocks, reduce_blocks
+from voxloom.blocks import Block, Readable, Writable, map_blocks
 from voxloom.budget import Layout, slabs_within
 from voxloom.errors import VolumeError
-from voxloom.kernels import compiled
+from voxloom.objects import Labelled, Wanted, labelled, look_up
+from voxloom.seams import Slab, join_volume, pairs_where
 
 CONNECTIVITIES = {6: 0, 18: 1, 26: 2}
 """Connectivity: how many of y and x may differ, beside z, between two neighbours in consecutive slices."""
@@ -65,31 +64,6 @@ def label_objects(mask: NDArray[np.bool_], *, connectivity: int) -> tuple[NDArra
     return found[0], int(found[1])
 
 
-def object_sizes(labels: NDArray[np.uint32], count: int) -> NDArray[np.int64]:
-    """Number of voxels of every object.
-
-    Parameters
-    ----------
-    labels : ndarray of uint32, shape (Z, Y, X)
-        From `label_objects`.
-    count : int
-        Number of objects.
-
-    Returns
-    -------
-    sizes : ndarray of int64, shape (count + 1,)
-        Voxels of label k at k; the background's at 0.
-
-    Examples
-    --------
-    >>> object_sizes(np.array([[[1, 0, 2, 2]]], np.uint32), 2)
-    array([1, 1, 2])
-    """
-    sizes = np.zeros(count + 1, np.int64)
-    _count_runs(np.ascontiguousarray(labels), sizes)
-    return sizes
-
-
 def remove_small_objects(mask: NDArray[np.bool_], *, min_size_voxels: int, connectivity: int = 6) -> NDArray[np.bool_]:
     """Remove the objects that have fewer voxels than a given number; one of exactly that number stays.
 
@@ -120,10 +94,7 @@ def remove_small_objects(mask: NDArray[np.bool_], *, min_size_voxels: int, conne
     >>> remove_small_objects(np.array([[[True, False, True, True]]]), min_size_voxels=2)
     array([[[False, False,  True,  True]]])
     """
-    labels, count = label_objects(mask, connectivity=connectivity)
-    keep = object_sizes(labels, count) >= min_size_voxels
-    keep[0] = False
-    return _look_up(labels, keep)
+    return _filtered(mask, connectivity=connectivity, wanted=_at_least(min_size_voxels))
 
 
 def fill_holes(mask: NDArray[np.bool_], *, connectivity: int = 6) -> NDArray[np.bool_]:
@@ -154,10 +125,7 @@ def fill_holes(mask: NDArray[np.bool_], *, connectivity: int = 6) -> NDArray[np.
     >>> fill_holes(np.array([[[True, True, True], [True, False, True], [True, True, True]]])).all()
     np.True_
     """
-    labels, count = label_objects(~mask, connectivity=connectivity)
-    is_open = _labels_on(labels, count, _borders(mask.shape, mask.shape[0], first_slice=0))
-    is_open[0] = False
-    return ~_look_up(labels, is_open)
+    return ~_filtered(~mask, connectivity=connectivity, wanted=_reaches_border)
 
 
 @dataclass(frozen=True)
@@ -216,7 +184,7 @@ def remove_small_objects_volume(
         out,
         of_background=False,
         connectivity=connectivity,
-        is_changed=lambda sizes, touches_border: sizes < min_size_voxels,
+        wanted=_at_least(min_size_voxels),
         memory_mib=memory_mib,
         threads=threads,
         description="small objects",
@@ -247,25 +215,56 @@ def fill_holes_volume(
         out,
         of_background=True,
         connectivity=connectivity,
-        is_changed=lambda sizes, touches_border: ~touches_border,
+        wanted=_reaches_border,
         memory_mib=memory_mib,
         threads=threads,
         description="holes",
     )
 
 
-Decision = Callable[[NDArray[np.int64], NDArray[np.bool_]], NDArray[np.bool_]]
-"""Sizes of objects, and whether they touch the volume's border, to whether they change sides."""
+def label_volume(
+    mask: Readable, labels: Writable | None, *, connectivity: int, memory_mib: float, threads: int = 1
+) -> tuple[int, int]:
+    """The same as `label_objects` for a stored mask, slab by slab.
 
+    Parameters
+    ----------
+    mask : volume of uint8, shape (Z, Y, X)
+        Non-zero is foreground.
+    labels : volume of uint32, shape (Z, Y, X), or None
+        Takes 0 for background and the objects' numbers, from 1 in the order of their first voxel (C order). With None
+        they are only counted.
+    connectivity, memory_mib, threads
+        As in `remove_small_objects_volume`.
 
-@dataclass(frozen=True)
-class _Slab:
-    """What the first pass keeps of a slab: the objects that reach its first or last slice."""
+    Returns
+    -------
+    voxels, objects : int
+        Of the foreground.
 
-    sizes: NDArray[np.int64]
-    touches_border: NDArray[np.bool_]
-    first_slice: NDArray[np.uint32]  # (Y, X), numbers 1... of these objects
-    last_slice: NDArray[np.uint32]
+    Raises
+    ------
+    VolumeError
+        If the budget doesn't hold one slice.
+    """
+    layout = slab_layout(mask.shape, mask if labels is None else labels, memory_mib=memory_mib, threads=threads)
+    label = partial(_label, shape=mask.shape, of_background=False, connectivity=connectivity)
+    joined = join_volume(
+        label,
+        mask,
+        wanted=_at_least(1),
+        touching=partial(_touching, may_differ=CONNECTIVITIES[connectivity]),
+        description="labelled slab",
+        **layout.grid,
+    )
+
+    def write(values: NDArray[np.uint8], block: Block) -> NDArray[np.uint32]:
+        slab = label(values, block=block)
+        return look_up(slab.labels, joined.table(block.index, slab))
+
+    if labels is not None:
+        map_blocks(write, mask, out=labels, description="wrote labels of slab", **layout.grid)
+    return joined.voxels, joined.kept
 
 
 def _filter_objects(
@@ -274,46 +273,29 @@ def _filter_objects(
     *,
     of_background: bool,
     connectivity: int,
-    is_changed: Decision,
+    wanted: Wanted,
     memory_mib: float,
     threads: int,
     description: str,
 ) -> Filtered:
-    shape = source.shape
-    layout = slab_layout(shape, out, memory_mib=memory_mib, threads=threads)
+    layout = slab_layout(source.shape, out, memory_mib=memory_mib, threads=threads)
+    label = partial(_label, shape=source.shape, of_background=of_background, connectivity=connectivity)
+    joined = join_volume(
+        label,
+        source,
+        wanted=wanted,
+        touching=partial(_touching, may_differ=CONNECTIVITIES[connectivity]),
+        description=f"{description}: looking at slab",
+        **layout.grid,
+    )
 
-    def look(values: NDArray[np.uint8], block: Block) -> _Slab:
-        labels, count = label_objects((values != 0) ^ of_background, connectivity=connectivity)
-        on_face = np.flatnonzero(_labels_on(labels, count, _faces()))
-        number = np.zeros(count + 1, np.uint32)
-        number[on_face] = np.arange(1, on_face.size + 1)
-        border = _labels_on(labels, count, _borders(shape, labels.shape[0], first_slice=block.core[0].start))
-        sizes = object_sizes(labels, count)
-        return _Slab(sizes[on_face], border[on_face], number[labels[0]], number[labels[-1]])
+    def write(values: NDArray[np.uint8], block: Block) -> NDArray[np.uint8]:
+        slab = label(values, block=block)
+        kept = look_up(slab.labels, joined.table(block.index, slab) != 0)
+        return (kept ^ of_background).view(np.uint8)
 
-    slabs = reduce_blocks(look, source, description=f"{description}: looking at slab", **layout.grid)
-    face_objects, joined_changed = _join(slabs, connectivity, is_changed)
-
-    # one entry a slab; different threads write different entries
-    counts = np.zeros((len(face_objects), 3), np.int64)
-
-    def decide(values: NDArray[np.uint8], block: Block) -> NDArray[np.uint8]:
-        mask = (values != 0) ^ of_background
-        labels, count = label_objects(mask, connectivity=connectivity)
-        sizes = object_sizes(labels, count)
-        on_face = _labels_on(labels, count, _faces())
-        border = _labels_on(labels, count, _borders(shape, labels.shape[0], first_slice=block.core[0].start))
-        changed = is_changed(sizes, border)
-        changed[on_face] = joined_changed[face_objects[block.index]]
-        changed[0] = False
-        inside = ~on_face
-        inside[0] = False
-        counts[block.index] = np.sum(inside), np.sum(changed & inside), np.sum(sizes[changed])
-        return (_look_up(labels, changed) ^ (values != 0)).astype(np.uint8)
-
-    map_blocks(decide, source, out=out, description=f"{description}: deciding slab", **layout.grid)
-    inside, changed, voxels = (int(n) for n in counts.sum(axis=0))
-    return Filtered(inside + joined_changed.size, changed + int(joined_changed.sum()), voxels)
+    map_blocks(write, source, out=out, description=f"{description}: deciding slab", **layout.grid)
+    return Filtered(joined.objects, joined.objects - joined.kept, joined.voxels - joined.kept_voxels)
 
 
 def slab_layout(shape: tuple[int, ...], out: object, *, memory_mib: float, threads: int) -> Layout:
@@ -342,103 +324,36 @@ def slab_layout(shape: tuple[int, ...], out: object, *, memory_mib: float, threa
     return slabs_within(shape, bytes_per_voxel=BYTES_PER_VOXEL, memory_mib=memory_mib, shards_of=out, threads=threads)
 
 
-def _join(
-    slabs: Iterator[tuple[Block, _Slab]], connectivity: int, is_changed: Decision
-) -> tuple[list[NDArray[np.int64]], NDArray[np.bool_]]:
-    """Unite the objects that touch across faces.
-
-    Returns, for each slab, the united object of each of its face objects; and for each united object the decision.
-    """
-    total = 0
-    firsts: list[int] = []
-    sizes, borders, pairs = [], [], []
-    above: NDArray[np.uint32] | None = None
-    for _, slab in slabs:
-        if above is not None:
-            touching = _touching(above, slab.first_slice, CONNECTIVITIES[connectivity])
-            pairs.append(touching + np.array([[firsts[-1]], [total]]) - 1)
-        firsts.append(total)
-        total += slab.sizes.size
-        sizes.append(slab.sizes)
-        borders.append(slab.touches_border)
-        above = slab.last_slice
-    rows, columns = np.concatenate(pairs, axis=1) if pairs else np.zeros((2, 0), np.int64)
-    graph = coo_array((np.ones(rows.size, np.bool_), (rows, columns)), shape=(total, total))
-    count, united = connected_components(graph, directed=False) if total else (0, np.zeros(0, np.int64))
-    united_sizes = np.zeros(count, np.int64)
-    np.add.at(united_sizes, united, np.concatenate(sizes))
-    united_borders = np.zeros(count, np.bool_)
-    united_borders[united[np.concatenate(borders)]] = True
-    return np.split(united, firsts[1:]), is_changed(united_sizes, united_borders)
+def _label(
+    values: NDArray[np.uint8], *, block: Block, shape: tuple[int, ...], of_background: bool, connectivity: int
+) -> Labelled:
+    labels, count = label_objects((values != 0) ^ of_background, connectivity=connectivity)
+    return labelled(labels, count, shape=shape, first_slice=block.core[0].start)
 
 
-def _touching(above: NDArray[np.uint32], below: NDArray[np.uint32], may_differ: int) -> NDArray[np.int64]:
-    """Pairs (2, N) of objects that are neighbours across a face, few of them more than once."""
-    height, width = above.shape
+def _at_least(min_size_voxels: int) -> Wanted:
+    return lambda sizes, touches_border: sizes >= min_size_voxels
+
+
+def _reaches_border(sizes: NDArray[np.int64], touches_border: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return touches_border
+
+
+def _filtered(mask: NDArray[np.bool_], *, connectivity: int, wanted: Wanted) -> NDArray[np.bool_]:
+    labels, count = label_objects(mask, connectivity=connectivity)
+    return look_up(labels, labelled(labels, count, shape=mask.shape, first_slice=0).kept(wanted))
+
+
+def _touching(above: Slab, below: Slab, *, may_differ: int) -> NDArray[np.int64]:
+    """Pairs (2, N) of objects that are neighbours across a seam, few of them more than once."""
+    upper_slice, lower_slice = above.last[-1], below.first[0]
+    height, width = upper_slice.shape
     pairs = []
     for dy in (-1, 0, 1):
         for dx in (-1, 0, 1):
             if abs(dy) + abs(dx) > may_differ:
                 continue
-            upper = above[max(dy, 0) : height + min(dy, 0), max(dx, 0) : width + min(dx, 0)].ravel()
-            lower = below[max(-dy, 0) : height + min(-dy, 0), max(-dx, 0) : width + min(-dx, 0)].ravel()
-            both = np.flatnonzero((upper > 0) & (lower > 0))
-            pair = np.stack([upper[both], lower[both]]).astype(np.int64)
-            is_new = np.ones(pair.shape[1], np.bool_)  # along a row the same pair comes many times
-            is_new[1:] = np.any(pair[:, 1:] != pair[:, :-1], axis=0)
-            pairs.append(pair[:, is_new])
+            upper = upper_slice[max(dy, 0) : height + min(dy, 0), max(dx, 0) : width + min(dx, 0)]
+            lower = lower_slice[max(-dy, 0) : height + min(-dy, 0), max(-dx, 0) : width + min(-dx, 0)]
+            pairs.append(pairs_where((upper > 0) & (lower > 0), upper, lower))
     return np.concatenate(pairs, axis=1)
-
-
-def _faces() -> list[tuple[int | slice, ...]]:
-    """The first and last slice of a slab."""
-    return [(0,), (-1,)]
-
-
-def _borders(shape: tuple[int, ...], depth: int, *, first_slice: int) -> list[tuple[int | slice, ...]]:
-    """Those sides of a slab of `depth` slices that are the volume's border; an axis of one voxel has none."""
-    everything = slice(None)
-    sides: list[tuple[int | slice, ...]] = []
-    if shape[0] > 1 and first_slice == 0:
-        sides.append((0,))
-    if shape[0] > 1 and first_slice + depth == shape[0]:
-        sides.append((-1,))
-    if shape[1] > 1:
-        sides += [(everything, 0), (everything, -1)]
-    if shape[2] > 1:
-        sides += [(everything, everything, 0), (everything, everything, -1)]
-    return sides
-
-
-def _labels_on(labels: NDArray[np.uint32], count: int, sides: list[tuple[int | slice, ...]]) -> NDArray[np.bool_]:
-    """Whether each label occurs on one of the sides."""
-    occurs = np.zeros(count + 1, np.bool_)
-    for side in sides:
-        occurs[labels[side].ravel()] = True
-    occurs[0] = False
-    return occurs
-
-
-def _look_up(labels: NDArray[np.uint32], table: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    out = np.empty(labels.shape, np.bool_)
-    _look_up_flat(labels.reshape(-1), table, out.reshape(-1))
-    return out
-
-
-@compiled
-def _look_up_flat(labels, table, out):  # type: ignore[no-untyped-def]
-    for i in range(labels.size):
-        out[i] = table[labels[i]]
-
-
-@compiled
-def _count_runs(labels, sizes):  # type: ignore[no-untyped-def]
-    """Voxels a label, run by run, so that background costs one addition a run."""
-    flat = labels.reshape(-1)
-    start = 0
-    while start < flat.size:
-        end = start + 1
-        while end < flat.size and flat[end] == flat[start]:
-            end += 1
-        sizes[flat[start]] += end - start
-        start = end

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sharded import slabbed
 
 from voxloom.errors import VolumeError
 from voxloom.instances import (
@@ -9,23 +10,10 @@ from voxloom.instances import (
     fill_holes,
     fill_holes_volume,
     label_objects,
-    object_sizes,
     remove_small_objects,
     remove_small_objects_volume,
 )
-
-
-class Slabbed:
-    """An array that is read and written in slabs of a few slices."""
-
-    def __init__(self, array, slices):
-        self.array, self.shape, self.shard_shape = array, array.shape, (slices, *array.shape[1:])
-
-    def __getitem__(self, index):
-        return self.array[index].copy()
-
-    def __setitem__(self, index, values):
-        self.array[index] = values
+from voxloom.objects import object_sizes
 
 
 def _stairs():
@@ -44,7 +32,7 @@ def test_connectivity_decides_which_neighbours_are_one_object(connectivity, obje
 @pytest.mark.parametrize(("connectivity", "kept"), [(6, [2, 0, 0]), (18, [2, 2, 0]), (26, [2, 2, 2])])
 def test_objects_that_touch_only_across_slabs_are_one(connectivity, kept):
     for mask, expected in zip(_stairs(), kept, strict=True):
-        volume = Slabbed(mask.astype(np.uint8), 1)
+        volume = slabbed(mask.astype(np.uint8), 1)
         remove_small_objects_volume(
             volume, volume, min_size_voxels=2, connectivity=connectivity, memory_mib=0.0002, threads=1
         )
@@ -105,7 +93,7 @@ def test_what_was_removed_is_counted_across_slabs():
     mask[0:5, 0, 0] = 1  # 5 voxels in 3 slabs of 2
     mask[1:3, 3, 3] = 1  # 2 voxels in 2 slabs
     mask[4, 2, 2] = 1  # 1 voxel
-    volume = Slabbed(mask, 2)
+    volume = slabbed(mask, 2)
     options = {"memory_mib": 0.0008, "threads": 1}
     removed = remove_small_objects_volume(volume, volume, min_size_voxels=3, connectivity=26, **options)
     assert removed == Filtered(objects=3, changed_objects=2, changed_voxels=3)
@@ -117,7 +105,7 @@ def test_what_was_removed_is_counted_across_slabs():
 
 
 def test_a_budget_that_holds_no_slice_says_how_much_would_do():
-    volume = Slabbed(np.zeros((2, 300, 300), np.uint8), 2)
+    volume = slabbed(np.zeros((2, 300, 300), np.uint8), 2)
     with pytest.raises(VolumeError, match="at least 2"):
         remove_small_objects_volume(volume, volume, min_size_voxels=3, memory_mib=1)
 

@@ -6,8 +6,8 @@ from numpy.testing import assert_array_equal
 
 from voxloom import io
 from voxloom.errors import VolumeError
-from voxloom.instances import label_objects
-from voxloom.segment import label_volume, segment_volume
+from voxloom.instances import label_objects, label_volume
+from voxloom.segment import segment_volume
 from voxloom.volume import PROBABILITY, Geometry
 
 
