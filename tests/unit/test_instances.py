@@ -106,7 +106,7 @@ def test_what_was_removed_is_counted_across_slabs():
 
 def test_a_budget_that_holds_no_slice_says_how_much_would_do():
     volume = slabbed(np.zeros((2, 300, 300), np.uint8), 2)
-    with pytest.raises(VolumeError, match="at least 2"):
+    with pytest.raises(VolumeError, match="at least 3"):
         remove_small_objects_volume(volume, volume, min_size_voxels=3, memory_mib=1)
 
 
