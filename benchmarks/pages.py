@@ -35,11 +35,12 @@ STAGE = """
 """
 HEADINGS = {
     "convert": "Reading, writing and converting",
+    "instances": "Instances and centre lines",
     "jobs": "Starting a job",
     "scale": "Any size",
 }
 """Of the stages whose name says too little; the others have their own name."""
-ORDER = ("convert", "annotate", "distance", "predict", "segment", "evaluate", "measure", "jobs", "scale")
+ORDER = ("convert", "annotate", "distance", "predict", "segment", "instances", "evaluate", "measure", "jobs", "scale")
 CHARTS = {
     "size": "Time against the number of voxels. Lines of slope 1 are grey: twice the voxels, twice the time.",
     "memory": "Peak memory of every stage as a share of the budget it was given, the whole process counted.",
