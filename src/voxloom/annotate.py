@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from voxloom import distance, instances, levels
 from voxloom.blocks import Shape, Slices
 from voxloom.errors import ConfigError
+from voxloom.kernels import compiled
 from voxloom.smooth import gaussian, smooth_reach_voxels
 from voxloom.volume import Vector
 
@@ -95,12 +96,35 @@ def threshold(
         high = None if high is None else levels.resolve(high, counts, bins)
     if low is not None and high is not None and not low < high:
         raise ConfigError(f"between is [{low:g}, {high:g}]: the first value must be smaller than the second; swap them")
-    mask = np.ones(image.shape, np.bool_)
-    if low is not None:
-        np.greater_equal(image, _like(image, low), out=mask)
-    if high is not None:
-        mask &= image < _like(image, high)
+    bounds = (None if level is None else _like(image, level) for level in (low, high))
+    return _marked(image, *bounds)
+
+
+def _marked(image: NDArray[Any], low: Any, high: Any) -> NDArray[np.bool_]:
+    """Voxels from `low` up to, but without, `high`; bounds in the image's data type, or None."""
+    if image.dtype.kind in "iu":  # a bound beyond what the type holds bounds nothing, or everything
+        limits = np.iinfo(image.dtype)
+        low = None if low is None or low <= limits.min else low
+        high = None if high is None or high > limits.max else high
+        if (low is not None and low > limits.max) or (high is not None and high <= limits.min):
+            return np.zeros(image.shape, np.bool_)
+    if low is None and high is None:
+        return np.ones(image.shape, np.bool_)
+    if low is None:
+        return np.less(image, high)
+    if high is None:
+        return np.greater_equal(image, low)
+    mask = np.empty(image.shape, np.bool_)
+    values = np.ascontiguousarray(image, np.float32 if image.dtype == np.float16 else image.dtype)
+    bounds = np.array([low, high], values.dtype)
+    _between(values.reshape(-1), bounds[0], bounds[1], mask.reshape(-1))
     return mask
+
+
+@compiled
+def _between(values, low, high, mask):  # type: ignore[no-untyped-def]
+    for i in range(values.size):
+        mask[i] = (values[i] >= low) & (values[i] < high)
 
 
 def _like(image: NDArray[Any], level: float | str) -> Any:
@@ -301,7 +325,7 @@ STEPS = {
 """Steps that work on what the step before them left. A new step is a function, its entry here and in the schema."""
 
 COMBINATIONS: dict[str, Callable[..., NDArray[np.bool_]]] = {
-    "subtract": lambda mask, other: mask & ~other,
+    "subtract": np.greater,  # of masks: True only where the first is and the other is not
     "intersect": lambda mask, other: mask & other,
     "union": lambda mask, other: mask | other,
 }

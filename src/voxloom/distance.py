@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from voxloom.blocks import Readable, Shape, Writable, map_blocks
 from voxloom.budget import Layout, blocks_within, shard_shape
+from voxloom.dilation import dilated
 from voxloom.errors import VolumeError
 from voxloom.kernels import compiled
 from voxloom.volume import Quantisation, Vector
@@ -59,15 +61,7 @@ def clipped_distance(mask: NDArray[np.bool_], *, spacing_um: Vector, clip_um: fl
     array([[[0., 2., 4., 5.]]], dtype=float32)
     """
     _check(mask, spacing_um, clip_um=clip_um)
-    field, far = _squared_field(mask, spacing_um, clip_um)
-    if far is None:
-        np.sqrt(field, out=field)
-        return np.minimum(field, clip_um, out=field).astype(np.float32)
-    distances = np.minimum(np.sqrt(np.arange(far + 1)) * spacing_um[0], clip_um).astype(np.float32)
-    distances[far] = clip_um
-    result = np.empty(mask.shape, np.float32)
-    _look_up(field, distances, result)
-    return result
+    return _transformed(mask, spacing_um, clip_um, lambda distance: distance)
 
 
 def grow(mask: NDArray[np.bool_], *, spacing_um: Vector, grow_um: float, mode: str = "exact") -> NDArray[np.bool_]:
@@ -108,10 +102,10 @@ def grow(mask: NDArray[np.bool_], *, spacing_um: Vector, grow_um: float, mode: s
     if mode == "slicer_legacy":
         # the kernel holds the voxels with sum((offset / (size / 2)) ** 2) <= 1: a ball in units of half its size
         z, y, x = _slicer_kernel(spacing_um, grow_um)
-        return _within(mask, (2 / z, 2 / y, 2 / x), 1.0)
+        return dilated(mask, (2 / z, 2 / y, 2 / x), 1.0)
     if mode != "exact":
         raise VolumeError(f"unknown mode of grow {mode!r}; known: {', '.join(GROW_MODES)}")
-    return _within(mask, spacing_um, grow_um * (1 + TIE))
+    return dilated(mask, spacing_um, grow_um * (1 + TIE))
 
 
 def shrink(mask: NDArray[np.bool_], *, spacing_um: Vector, shrink_um: float) -> NDArray[np.bool_]:
@@ -146,7 +140,8 @@ def shrink(mask: NDArray[np.bool_], *, spacing_um: Vector, shrink_um: float) -> 
     array([[[ True,  True, False, False, False]]])
     """
     _check(mask, spacing_um, shrink_um=shrink_um)
-    return ~_within(~mask, spacing_um, shrink_um * (1 + TIE))
+    kept = dilated(~mask, spacing_um, shrink_um * (1 + TIE))
+    return np.logical_not(kept, out=kept)
 
 
 def grow_reach_voxels(*, spacing_um: Vector, grow_um: float, mode: str = "exact") -> Shape:
@@ -234,10 +229,11 @@ def distance_volume(
     """
     scale = distance_quantisation(clip_um, dtype).scale
 
+    def stored(distance: NDArray[np.float32]) -> NDArray[Any]:
+        return np.rint(distance * np.float32(1 / scale)).astype(dtype)
+
     def quantised(codes: NDArray[np.uint8]) -> NDArray[Any]:
-        distance = clipped_distance(codes == 1, spacing_um=spacing_um, clip_um=clip_um)
-        distance *= np.float32(1 / scale)
-        return np.rint(distance, out=distance).astype(dtype)
+        return _transformed(codes == 1, spacing_um, clip_um, stored)
 
     layout = distance_layout(
         annotation.shape, out, spacing_um=spacing_um, clip_um=clip_um, memory_mib=memory_mib, threads=threads
@@ -278,8 +274,8 @@ def distance_layout(
     )
 
 
-def field_bytes(shape: tuple[int, ...], spacing_um: Vector, reach_um: float) -> int:
-    """Bytes a voxel of the squared distances that `clipped_distance`, `grow` and `shrink` hold while they work.
+def field_bytes(shape: tuple[int, ...], spacing_um: Vector, reach_um: float) -> float:
+    """Bytes a voxel that `clipped_distance` holds while it works, beside the mask and the result.
 
     Parameters
     ----------
@@ -288,14 +284,17 @@ def field_bytes(shape: tuple[int, ...], spacing_um: Vector, reach_um: float) -> 
     spacing_um : tuple of float
         Voxel edge lengths (Z, Y, X), in micrometres.
     reach_um : float
-        The clip or radius, in micrometres.
+        The clip, in micrometres.
 
     Returns
     -------
-    bytes : int
-        1 or 2 on isotropic voxels, 8 on others.
+    bytes : float
+        1 for the steps along Z, 2 where they don't fit in a byte; and two slices of squared distances, which count
+        where an array has few slices.
     """
-    return _field_type(shape, spacing_um, reach_um)[0].itemsize
+    dtype, _ = _field_type(shape, spacing_um, reach_um)
+    steps = _step_type(min(_reach_voxels(spacing_um, reach_um)[0], shape[0] - 1))
+    return steps.itemsize + 2 * dtype.itemsize / min(shape[0], 64)
 
 
 def _check(mask: NDArray[np.bool_], spacing_um: Vector, **lengths_um: float) -> None:
@@ -320,12 +319,6 @@ def _reach_voxels(spacing_um: Vector, reach_um: float) -> Shape:
     return z, y, x
 
 
-def _within(mask: NDArray[np.bool_], spacing_um: Vector, reach_um: float) -> NDArray[np.bool_]:
-    field, far = _squared_field(mask, spacing_um, reach_um)
-    within: NDArray[np.bool_] = field <= reach_um * reach_um if far is None else field < far
-    return within
-
-
 def _field_type(shape: tuple[int, ...], spacing_um: Vector, reach_um: float) -> tuple[np.dtype[Any], int | None]:
     """Data type of the squared distances, and its code for "nothing within reach" (None: infinity).
 
@@ -342,80 +335,128 @@ def _field_type(shape: tuple[int, ...], spacing_um: Vector, reach_um: float) -> 
     return np.dtype(np.float64), None
 
 
-def _squared_field(mask: NDArray[np.bool_], spacing_um: Vector, reach_um: float) -> tuple[NDArray[Any], int | None]:
-    """Squared distance to the nearest foreground voxel, exact where it is within reach, and the code for farther.
+def _step_type(reach: int) -> np.dtype[Any]:
+    """Data type of a number of steps of at most `reach` + 2."""
+    return np.dtype(np.uint8 if reach <= 253 else np.uint16 if reach <= 65533 else np.uint32)
 
-    In voxels for a code, in square micrometres where the code is None; then what is farther has any larger value.
+
+Finish = Callable[[NDArray[np.float32]], NDArray[Any]]
+"""From distances in micrometres to what the result holds."""
+
+
+def _transformed(mask: NDArray[np.bool_], spacing_um: Vector, clip_um: float, finish: Finish) -> NDArray[Any]:
+    """Clipped distances, handed to `finish` before they are kept.
+
+    Steps along Z are kept for the whole array, squared distances for one slice at a time: in voxels where there is a
+    code for "farther", else in square micrometres.
     """
-    dtype, far = _field_type(mask.shape, spacing_um, reach_um)
+    dtype, far = _field_type(mask.shape, spacing_um, clip_um)
     units = spacing_um if far is None else (1.0, 1.0, 1.0)
-    squares = []
-    for unit, reach, size in zip(units, _reach_voxels(spacing_um, reach_um), mask.shape, strict=True):
-        steps = np.arange(min(reach, size - 1) + 1) * unit
-        squares.append((steps * steps).astype(dtype))
-    field = np.empty(mask.shape, dtype)
+    reach = [min(r, n - 1) for r, n in zip(_reach_voxels(spacing_um, clip_um), mask.shape, strict=True)]
+    squares_y, squares_x = (((np.arange(reach[k] + 1) * units[k]) ** 2).astype(dtype) for k in (1, 2))
+    distances = np.minimum(np.sqrt(np.arange((far or 0) + 1)) * spacing_um[0], clip_um).astype(np.float32)
+    distances[-1] = clip_um
+    table = finish(distances)
+    steps = np.empty(mask.shape, _step_type(reach[0]))
+    out_of_reach = steps.dtype.type(reach[0] + 1)
+    _steps_along_z(np.ascontiguousarray(mask), out_of_reach, steps)
+    result = np.empty(mask.shape, table.dtype)
     beyond = dtype.type(np.inf if far is None else far)
-    _along_z(np.ascontiguousarray(mask), squares[0], beyond, field)
-    _along_y_and_x(field, squares[1], squares[2], beyond)
-    return field, far
+    field = _with_margins(mask.shape, reach, beyond)
+    plane = np.empty(mask.shape[1:], dtype)
+    for z in range(mask.shape[0]):
+        if not _extend(steps[z], out_of_reach, dtype.type(units[0]), squares_y, squares_x, beyond, field, plane):
+            result[z] = table[-1]
+        elif far is None:
+            np.minimum(np.sqrt(plane, out=plane), clip_um, out=plane)
+            result[z] = finish(plane.astype(np.float32))
+        else:
+            _look_up(plane, table, result[z])
+    return result
+
+
+def _with_margins(shape: tuple[int, ...], reach: list[int], beyond: Any) -> NDArray[Any]:
+    """A slice of `beyond` with a margin on all sides, so that a shift by a step is one long loop over several rows."""
+    width = -(-(shape[2] + reach[2]) // 64) * 64  # whole vectors; the next row's margin is this row's too
+    return np.full((shape[1] + 2 * reach[1], width), beyond)
 
 
 @compiled
-def _along_z(mask, squares, beyond, field):  # type: ignore[no-untyped-def]
-    """Squared distance to the nearest foreground voxel of the same column: down, then up again."""
+def _steps_along_z(mask, out_of_reach, steps):  # type: ignore[no-untyped-def]
+    """Steps to the nearest foreground voxel of the same column, at most `out_of_reach`: down, then up again."""
     depth, height, width = mask.shape
-    reach = squares.size - 1
-    table = np.empty(reach + 2, field.dtype)
-    table[: reach + 1] = squares
-    table[reach + 1] = beyond
-    steps = np.empty(width, np.int32)
     for y in range(height):
-        steps[:] = reach + 1
-        for z in range(depth):
+        for x in range(width):
+            steps[0, y, x] = 0 if mask[0, y, x] else out_of_reach
+        for z in range(1, depth):
             for x in range(width):
-                steps[x] = 0 if mask[z, y, x] else min(steps[x] + 1, reach + 1)
-                field[z, y, x] = table[steps[x]]
-        steps[:] = reach + 1
-        for z in range(depth - 1, -1, -1):
+                before = steps[z - 1, y, x]
+                farther = steps.dtype.type(before + (1 if before < out_of_reach else 0))
+                steps[z, y, x] = 0 if mask[z, y, x] else farther
+        for z in range(depth - 2, -1, -1):
             for x in range(width):
-                steps[x] = 0 if mask[z, y, x] else min(steps[x] + 1, reach + 1)
-                if table[steps[x]] < field[z, y, x]:
-                    field[z, y, x] = table[steps[x]]
+                farther = steps.dtype.type(steps[z + 1, y, x] + 1)
+                steps[z, y, x] = farther if farther < steps[z, y, x] else steps[z, y, x]
 
 
 @compiled
-def _lower(values, others, square):  # type: ignore[no-untyped-def]
-    """values = min(values, others + square), written so that it becomes vector instructions."""
+def _begin(steps, out_of_reach, unit, beyond, row):  # type: ignore[no-untyped-def]
+    """The squared distances of a row along Z; False where nothing is within reach."""
+    nearest = out_of_reach
+    for x in range(steps.size):
+        nearest = steps[x] if steps[x] < nearest else nearest
+    if nearest == out_of_reach:
+        row[:] = beyond
+        return False
+    for x in range(steps.size):
+        length = steps[x] * unit
+        row[x] = row.dtype.type(length * length) if steps[x] < out_of_reach else beyond
+    return True
+
+
+@compiled
+def _lower(values, before, after, square):  # type: ignore[no-untyped-def]
+    """values = min(values, before + square, after + square), written so that it becomes vector instructions."""
     for i in range(values.size):
-        candidate = values.dtype.type(others[i] + square)
-        if candidate < values[i]:
-            values[i] = candidate
+        nearer = before[i] if before[i] < after[i] else after[i]
+        candidate = values.dtype.type(nearer + square)
+        values[i] = candidate if candidate < values[i] else values[i]
 
 
 @compiled
-def _along_y_and_x(field, squares_y, squares_x, beyond):  # type: ignore[no-untyped-def]
-    """Extend the columns' squared distances to slices and rows, in place; rows without any are passed over."""
-    depth, height, width = field.shape
-    plane = np.empty((height, width), field.dtype)
-    is_near = np.empty(height, np.bool_)
-    for z in range(depth):
-        for y in range(height):
-            is_near[y] = np.any(field[z, y] < beyond)
-        if not np.any(is_near):
+def _extend(steps, out_of_reach, unit, squares_y, squares_x, beyond, field, plane):  # type: ignore[no-untyped-def]
+    """Squared distances of a slice from its steps along Z: along y, then along x. False where nothing is within reach.
+
+    `field` is a slice with margins of "beyond". Rows are worked on as many at a time as stay in the nearest cache.
+    """
+    height, width = steps.shape
+    margin_y, margin_x, stride = squares_y.size - 1, squares_x.size - 1, field.shape[1]
+    is_near = np.zeros(field.shape[0], np.bool_)
+    for y in range(height):
+        row = field[margin_y + y, :width]
+        is_near[margin_y + y] = _begin(steps[y], out_of_reach, unit, beyond, row)
+    if not np.any(is_near):
+        return False
+    rows = max(1, 16384 // (stride * plane.itemsize))
+    tile = np.full(rows * stride + 2 * margin_x, beyond)
+    lowest = np.empty(rows * stride, plane.dtype)
+    flat = field.reshape(-1)
+    for first in range(0, height, rows):
+        last = min(first + rows, height)
+        if not np.any(is_near[first : last + 2 * margin_y]):
+            plane[first:last] = beyond
             continue
-        for y in range(height):
-            plane[y] = field[z, y]
-            for step in range(1, squares_y.size):
-                if y >= step and is_near[y - step]:
-                    _lower(plane[y], field[z, y - step], squares_y[step])
-                if y + step < height and is_near[y + step]:
-                    _lower(plane[y], field[z, y + step], squares_y[step])
-        for y in range(height):
-            field[z, y] = plane[y]
-            if np.any(plane[y] < beyond):
-                for step in range(1, squares_x.size):
-                    _lower(field[z, y, step:], plane[y, : width - step], squares_x[step])
-                    _lower(field[z, y, : width - step], plane[y, step:], squares_x[step])
+        start, size = (margin_y + first) * stride, (last - first) * stride
+        inner, along_x = tile[margin_x : margin_x + size], lowest[:size]
+        inner[:] = flat[start : start + size]
+        for step in range(1, squares_y.size):
+            _lower(inner, flat[start - step * stride :], flat[start + step * stride :], squares_y[step])
+        along_x[:] = inner
+        for step in range(1, squares_x.size):
+            _lower(along_x, tile[margin_x - step :], tile[margin_x + step :], squares_x[step])
+        for y in range(first, last):
+            plane[y] = along_x[(y - first) * stride : (y - first) * stride + width]
+    return True
 
 
 @compiled

@@ -6,6 +6,7 @@ score. Stored scores are integers, so 2 x 256 counts hold the exact precision-re
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from voxloom.errors import VolumeError
 from voxloom.kernels import compiled
-from voxloom.volume import Quantisation, join_annotation
+from voxloom.levels import bins_between
+from voxloom.volume import IGNORE, Quantisation, join_annotation
 
 LEVELS = {np.dtype(np.uint8): 256, np.dtype(np.uint16): 65536}
 THRESHOLD_METRICS = ("f1", "iou")
@@ -46,28 +48,39 @@ def joint_histogram(
         If shapes or types are others.
     """
     mask = _checked_mask(mask, stored.shape, "mask")
-    ignore = np.zeros_like(mask) if ignore is None else _checked_mask(ignore, stored.shape, "ignore")
+    ignore = None if ignore is None else _checked_mask(ignore, stored.shape, "ignore")
     if stored.dtype not in LEVELS:
         raise VolumeError(
             f"stored scores must be uint8 or uint16, got {stored.dtype}; quantise them, or use level_histogram"
         )
-    counts = np.zeros((4, 3, LEVELS[stored.dtype]), dtype=np.int64)
-    _count(np.ascontiguousarray(stored).reshape(-1), join_annotation(mask, ignore).reshape(-1), counts)
+    counts = np.zeros((4 if stored.dtype == np.uint8 else 1, 3, LEVELS[stored.dtype]), dtype=np.int64)
+    for values, codes in _pieces(stored, mask, ignore):
+        _count(values, codes, counts)
     return counts.sum(axis=0)[:2]
+
+
+PIECE = 1 << 16
+"""Voxels whose codes are made at a time: they stay in the processor's cache."""
+
+
+def _pieces(
+    scores: NDArray[Any], mask: NDArray[np.bool_], ignore: NDArray[np.bool_] | None
+) -> Iterator[tuple[NDArray[Any], NDArray[np.uint8]]]:
+    """Scores and annotation codes, flat, piece by piece: nothing as large as the arrays is held."""
+    scores, mask = np.ascontiguousarray(scores).reshape(-1), mask.reshape(-1)
+    ignore = None if ignore is None else ignore.reshape(-1)
+    for start in range(0, scores.size, PIECE):
+        at = slice(start, start + PIECE)
+        codes = mask[at].view(np.uint8) if ignore is None else join_annotation(mask[at], ignore[at])
+        yield scores[at], codes
 
 
 @compiled
 def _count(stored: Any, codes: Any, counts: Any) -> None:
-    # four copies of the counts: consecutive voxels with the same score don't wait for one another
-    n = stored.size
-    i = 0
-    while i + 4 <= n:
-        for k in range(4):
-            counts[k, min(codes[i + k], 2), stored[i + k]] += 1
-        i += 4
-    while i < n:
-        counts[0, min(codes[i], 2), stored[i]] += 1
-        i += 1
+    # several copies of the counts: consecutive voxels with the same score don't wait for one another
+    copies = counts.shape[0]
+    for i in range(stored.size):
+        counts[i & (copies - 1), min(codes[i], 2), stored[i]] += 1
 
 
 def level_histogram(
@@ -106,6 +119,59 @@ def level_histogram(
     levels, index = np.unique(chosen, return_inverse=True)
     joint = np.bincount(index + len(levels) * mask[counted].astype(np.int64), minlength=2 * len(levels))
     return levels, joint.reshape(2, len(levels)).astype(np.int64)
+
+
+def binned_histogram(
+    scores: NDArray[np.floating[Any]], mask: NDArray[np.bool_], *, ignore: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """`level_histogram` of real scores in bins of equal width: a few MiB whatever the number of voxels.
+
+    Parameters
+    ----------
+    scores : ndarray of float32 or float64
+        A higher one is more likely foreground.
+    mask : ndarray of bool, same shape
+    ignore : ndarray of bool, same shape, optional
+
+    Returns
+    -------
+    levels : ndarray of float64, shape (65536,)
+        The lower edges of the bins between the smallest and the largest score.
+    histogram : ndarray of int64, shape (2, 65536)
+        Background and foreground voxels of each.
+
+    Raises
+    ------
+    VolumeError
+        If shapes differ, a score is not a number, or nothing counts.
+
+    Notes
+    -----
+    Scores in one bin are taken to be equal: the average precision of noisy scores is off by some 1e-7.
+    """
+    mask = _checked_mask(mask, scores.shape, "mask")
+    ignore = None if ignore is None else _checked_mask(ignore, scores.shape, "ignore")
+    limits = np.array([np.inf, -np.inf])
+    for values, codes in _pieces(scores, mask, ignore):
+        counted = values[codes != IGNORE]
+        if counted.size:
+            limits[:] = np.minimum(limits[0], counted.min()), np.maximum(limits[1], counted.max())
+    if not np.all(np.isfinite(limits)):
+        raise VolumeError("scores hold NaN or infinity, or none counts; repair the prediction or change `ignore`")
+    bins = bins_between(float(limits[0]), float(limits[1]), is_integer=False)
+    counts = np.zeros((3, bins.count), dtype=np.int64)
+    for values, codes in _pieces(scores, mask, ignore):
+        _count_binned(values, codes, bins.first, bins.width, counts)
+    return bins.first + bins.width * np.arange(bins.count, dtype=np.float64), counts[:2]
+
+
+@compiled
+def _count_binned(scores: Any, codes: Any, first: float, width: float, counts: Any) -> None:
+    last = counts.shape[1] - 1
+    for i in range(scores.size):
+        code = min(codes[i], 2)
+        if code < 2:
+            counts[code, min(int((scores[i] - first) / width), last)] += 1
 
 
 def _checked_mask(mask: NDArray[Any], shape: tuple[int, ...], name: str) -> NDArray[np.bool_]:

@@ -9,8 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxloom.errors import VolumeError
+from voxloom.kernels import compiled
 
 RAND_MODES = ("cremi", "singletons")
+
+PIECE = 1 << 16
+"""Voxels that are counted at a time: they stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -62,40 +66,61 @@ def contingency(
         raise VolumeError(
             f"prediction has shape {prediction.shape} but truth {truth.shape}; they must be the same voxels"
         )
-    first: list[NDArray[np.int64]] = []
-    second: list[NDArray[np.int64]] = []
-    lengths: list[NDArray[np.int64]] = []
-    rows = max(1, (1 << 22) // max(1, truth[:1].size))
-    voxels = 0
-    for start in range(0, len(truth), rows):
-        at = slice(start, start + rows)
-        a, b = truth[at].ravel(), prediction[at].ravel()
-        voxels += a.size if ignore is None else int(a.size - np.count_nonzero(ignore[at]))
-        counted = a != 0 if ignore is None else (a != 0) & ~ignore[at].ravel()
-        pair = _runs(a[counted].astype(np.int64), b[counted].astype(np.int64))
-        for known, new in zip((first, second, lengths), pair, strict=True):
-            known.append(new)
-    merged = _merge(*(np.concatenate(parts) if parts else np.empty(0, np.int64) for parts in (first, second, lengths)))
-    return Contingency(*merged, voxels=voxels)
+    table, filled, voxels = np.zeros((3, 1 << 10), np.int64), 0, 0
+    first, second = truth.reshape(-1), prediction.reshape(-1)
+    left_out = None if ignore is None else ignore.reshape(-1)
+    for start in range(0, first.size, PIECE):
+        at = slice(start, start + PIECE)
+        a, b = first[at].astype(np.int64), second[at].astype(np.int64)
+        voxels += a.size
+        if left_out is not None:
+            a[left_out[at]] = 0
+            voxels -= int(np.count_nonzero(left_out[at]))
+        begin = 0
+        while True:
+            begin, filled = _count_runs(a, b, begin, table, filled)
+            if begin == a.size:
+                break
+            table = _doubled(table)
+    truths, predictions, counts = table[:, table[0] != 0]
+    order = np.lexsort((predictions, truths))
+    return Contingency(truths[order], predictions[order], counts[order], voxels=voxels)
 
 
-def _runs(a: NDArray[np.int64], b: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Distinct pairs and their counts; runs of equal pairs are counted before anything is sorted."""
-    if a.size == 0:
-        return a, b, a
-    starts = np.flatnonzero(np.concatenate(([True], (a[1:] != a[:-1]) | (b[1:] != b[:-1]))))
-    return _merge(a[starts], b[starts], np.diff(np.append(starts, a.size)))
+def _doubled(table: NDArray[np.int64]) -> NDArray[np.int64]:
+    larger = np.zeros((3, 2 * table.shape[1]), np.int64)
+    for truth, prediction, count in table[:, table[0] != 0].T:
+        _add(larger, truth, prediction, count)
+    return larger
 
 
-def _merge(
-    a: NDArray[np.int64], b: NDArray[np.int64], counts: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    if a.size == 0:
-        return a, b, counts
-    order = np.lexsort((b, a))
-    a, b, counts = a[order], b[order], counts[order]
-    starts = np.flatnonzero(np.concatenate(([True], (a[1:] != a[:-1]) | (b[1:] != b[:-1]))))
-    return a[starts], b[starts], np.add.reduceat(counts, starts)
+@compiled
+def _add(table, truth, prediction, count):  # type: ignore[no-untyped-def]
+    """Add to a pair's count in a hash table with a true label of 0 where it is free; whether the pair is new."""
+    mixed = np.uint64(truth) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(prediction)
+    mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+    last = np.uint64(table.shape[1] - 1)
+    at = (mixed >> np.uint64(32)) & last
+    while table[0, at] != 0 and (table[0, at] != truth or table[1, at] != prediction):
+        at = (at + np.uint64(1)) & last
+    is_new = table[0, at] == 0
+    table[0, at] = truth
+    table[1, at] = prediction
+    table[2, at] += count
+    return is_new
+
+
+@compiled
+def _count_runs(truth, prediction, begin, table, filled):  # type: ignore[no-untyped-def]
+    """Count runs of equal pairs from `begin`; where it stopped, the table being half full, and the pairs in it."""
+    while begin < truth.size and 2 * filled < table.shape[1]:
+        end = begin + 1
+        while end < truth.size and truth[end] == truth[begin] and prediction[end] == prediction[begin]:
+            end += 1
+        if truth[begin] != 0:
+            filled += _add(table, truth[begin], prediction[begin], end - begin)
+        begin = end
+    return begin, filled
 
 
 def _sums(labels: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.float64]:

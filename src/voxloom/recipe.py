@@ -23,6 +23,7 @@ from voxloom.annotate import COMBINATIONS, STEPS, box_voxels, size_voxels
 from voxloom.blocks import Block, Slices, Writable, grid, map_blocks, reduce_blocks
 from voxloom.budget import blocks_within, shard_shape
 from voxloom.errors import ConfigError, VolumeError
+from voxloom.kernels import compiled
 from voxloom.recipe_check import Recipe, check_recipe
 from voxloom.recipe_plan import (
     Node,
@@ -211,7 +212,7 @@ def annotate_volume(
             _prepare(node, run, scratch, scratch_directory)
 
         def codes(mask: NDArray[np.bool_], read: Slices) -> NDArray[np.uint8]:
-            values = mask.astype(np.uint8)
+            values = mask.view(np.uint8)
             for box in ignored:
                 values[_inside(box, read)] = IGNORE
             return values
@@ -251,7 +252,7 @@ def _prepare(node: Node, run: Run, scratch: contextlib.ExitStack, directory: str
     if not node.is_global:
         return
     store = scratch.enter_context(io.scratch_volume(directory, shape=run.image.shape, dtype=np.uint8))
-    _write(node.before, run, store, lambda mask, read: mask.astype(np.uint8), f"mask before {node.name}, block")
+    _write(node.before, run, store, lambda mask, read: mask.view(np.uint8), f"mask before {node.name}, block")
     connectivity = node.settings.get("connectivity", 6)
     if node.name == "fill_holes":
         filtered = instances.fill_holes_volume(
@@ -349,17 +350,32 @@ def _look_through(codes: Any, shape: tuple[int, ...], memory_mib: float) -> tupl
     depth = np.full(shape[1:], -1, np.int32)
     seen_by = blocks_within(shape, bytes_per_voxel=4, memory_mib=memory_mib, align=shard_shape(codes), threads=1)
 
-    def look(values: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
-        mask = values == 1
-        return mask.sum(axis=(1, 2)), mask.any(axis=0), mask.argmax(axis=0)
+    def look(values: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        counts, first = np.zeros(len(values), np.int64), np.full(values.shape[1:], shape[0], np.int32)
+        _look(values, counts, first)
+        return counts, first
 
-    for block, (counts, is_hit, first) in reduce_blocks(look, codes, **seen_by.grid):
+    for block, (counts, first) in reduce_blocks(look, codes, **seen_by.grid):
         z, y, x = block.core
         foreground[z] += counts
         seen = depth[y, x]  # a view; blocks come in the order of z
-        is_new = is_hit & (seen < 0)
+        is_new = (seen < 0) & (first < shape[0])
         seen[is_new] = first[is_new] + z.start
     return foreground, depth
+
+
+@compiled
+def _look(codes, counts, first):  # type: ignore[no-untyped-def]
+    """Foreground voxels of each slice, and the first slice with foreground along each line of sight."""
+    depth, height, width = codes.shape
+    for z in range(depth):
+        for y in range(height):
+            found = 0
+            for x in range(width):
+                is_foreground = codes[z, y, x] == 1
+                found += is_foreground
+                first[y, x] = min(first[y, x], z if is_foreground else first[y, x])
+            counts[z] += found
 
 
 def _typical_slices(foreground_voxels: NDArray[np.int64]) -> list[int]:

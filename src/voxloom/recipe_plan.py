@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxloom.annotate import COMBINATIONS, STEPS
-from voxloom.blocks import Readable, Shape, Slices
+from voxloom.blocks import Readable, Shape, Slices, grid
 from voxloom.budget import Layout, blocks_within, shard_shape
-from voxloom.distance import field_bytes
 from voxloom.instances import Filtered, slab_layout
 from voxloom.recipe_check import Recipe
 from voxloom.volume import Vector
@@ -113,15 +112,31 @@ def bytes_per_voxel(node: Node | None, run: Run) -> float:
         return max(before, 1 + bytes_per_voxel(node.other, run), 3)
     if node.name == "smooth":
         return max(before, 9)  # its input (a mask, or smoothed already), the result, a comparison
-    if node.name in ("grow", "shrink"):
-        legacy = node.settings.get("mode") == "slicer_legacy"
-        reach_um = node.settings.get("grow_um", node.settings.get("shrink_um"))
-        return max(before, 3 + (8 if legacy else field_bytes(run.image.shape, run.spacing_um, reach_um)))
-    return max(before, 6)
+    return max(before, 4)  # masks in and out, and their bits
+
+
+TILE_VOXELS = 1 << 16
+"""Of steps that look at one voxel alone, this many voxels go through all of them at a time: they stay in the cache."""
 
 
 def evaluate(node: Node | None, run: Run, arrays: dict[str, NDArray[Any]], first_voxel: Shape) -> NDArray[Any]:
     """What a step makes of a box: right where the box holds the step's context, or ends where the volume does."""
+    depth, height, width = next(iter(arrays.values())).shape
+    is_small = depth * height * width <= TILE_VOXELS
+    if is_small or node is None or node.name == "smooth" or any(reach_of(node, run)):
+        return _evaluate_whole(node, run, arrays, first_voxel)
+    rows = max(1, min(height, TILE_VOXELS // width))
+    slices = max(1, TILE_VOXELS // (rows * width))
+    result = np.empty((depth, height, width), np.bool_)
+    for tile in grid(result.shape, (slices, rows, width)):
+        z, y, _ = tile.core
+        first = (first_voxel[0] + z.start, first_voxel[1] + y.start, first_voxel[2])
+        part = {name: array[z, y] for name, array in arrays.items()}
+        result[z, y] = _evaluate_whole(node, run, part, first)
+    return result
+
+
+def _evaluate_whole(node: Node | None, run: Run, arrays: dict[str, NDArray[Any]], first_voxel: Shape) -> NDArray[Any]:
     if node is None:
         return arrays["image"]
     if node.number in run.stored:

@@ -101,6 +101,37 @@ def test_a_segmentation_agrees_with_itself(truth):
     assert partitions.adapted_rand(table).error == pytest.approx(0.0)
 
 
+@settings(deadline=None, max_examples=25)
+@given(
+    seed=st.integers(0, 2**32), labels=st.sampled_from([3, 60, 5000]), size=st.sampled_from([(1, 1), (3, 7), (9, 8000)])
+)
+def test_the_contingency_table_is_that_of_counting_pairs(seed, labels, size):
+    rng = np.random.default_rng(seed)
+    truth, prediction = (rng.integers(0, labels, size).astype(np.uint64) * np.uint64(2**33 + 1) for _ in range(2))
+    ignore = rng.random(size) < 0.2
+    table = partitions.contingency(prediction, truth, ignore=ignore)
+    counted = ~ignore & (truth != 0)
+    pairs, counts = np.unique(np.stack([truth[counted], prediction[counted]]), axis=1, return_counts=True)
+    np.testing.assert_array_equal(np.stack([table.truth, table.prediction]), pairs.astype(np.int64))
+    np.testing.assert_array_equal(table.counts, counts)
+    assert table.voxels == (~ignore).sum()
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 2**32), size=st.integers(2, 300), scale=st.sampled_from([1e-3, 1.0, 1e6]))
+def test_binned_scores_have_the_average_precision_of_sorted_ones(seed, size, scale):
+    rng = np.random.default_rng(seed)
+    scores = (rng.integers(-100, 100, size) * scale).astype(np.float32)
+    mask, ignore = rng.random(size) < 0.4, rng.random(size) < 0.1
+    assume(not ignore.all())
+    levels, histogram = metrics.binned_histogram(scores, mask, ignore=ignore)
+    distinct, exact = metrics.level_histogram(scores, mask, ignore=ignore)
+    occupied = np.flatnonzero(histogram.any(axis=0))
+    np.testing.assert_array_equal(histogram[:, occupied], exact)
+    np.testing.assert_allclose(levels[occupied], distinct, atol=200 * scale / 65536)
+    np.testing.assert_allclose(metrics.average_precision(histogram), metrics.average_precision(exact), rtol=1e-12)
+
+
 MASKS = hnp.arrays(bool, (6, 6, 6))
 
 

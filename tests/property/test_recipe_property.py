@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from voxloom import recipe_plan
 from voxloom.errors import ConfigError, VolumeError
 from voxloom.io import store
 from voxloom.recipe import annotate, annotate_volume
@@ -87,7 +88,8 @@ class _Sharded:
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    """Scratch volumes with shards of a few voxels, so that passes have many blocks."""
+    """Scratch volumes with shards and tiles of a few voxels, so that passes have many of them."""
+    monkeypatch.setattr(recipe_plan, "TILE_VOXELS", 20)
     monkeypatch.setattr(store, "CHUNK", 2)
     monkeypatch.setattr(store, "SHARD", (4, 6, 8))
 

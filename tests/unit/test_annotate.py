@@ -30,6 +30,26 @@ def test_levels_between_two_integers_and_beyond_the_data_type():
     assert _marked(above=-7) == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+@pytest.mark.parametrize("low", [-40000, -129, -3, 2.5, 250])
+@pytest.mark.parametrize("high", [-2, 3, 127.5, 255, 70000])
+def test_a_band_is_what_its_two_comparisons_say_for_any_data_type(dtype, low, high):
+    image = np.arange(-300, 300).astype(dtype).reshape(1, 1, -1)
+    values = image.astype(float)
+    if low < high:
+        expected = (values >= low) & (values < high)
+        np.testing.assert_array_equal(threshold(image, between=(low, high)), expected)
+    strided = np.repeat(image, 2, axis=2)[:, :, ::2]
+    np.testing.assert_array_equal(threshold(strided, above=low), values >= low)
+    np.testing.assert_array_equal(threshold(strided, below=high), values < high)
+
+
+def test_not_a_number_is_in_no_band():
+    for dtype in (np.float16, np.float32):
+        image = np.array([[[np.nan, 1.0, 2.0]]], dtype)
+        assert threshold(image, between=(0, 2)).tolist() == [[[False, True, False]]]
+
+
 def test_percentiles_and_otsu_are_of_the_image_itself():
     assert _marked(above="p60") == [3, 4, 5]
     assert _marked(below="p60") == [1, 2]

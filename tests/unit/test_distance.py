@@ -40,12 +40,21 @@ def test_a_distance_of_just_the_clip_and_beyond_is_the_clip():
     np.testing.assert_array_equal(distance[0, 0], [0, 1, 2, 3, 3])
 
 
-def test_isotropic_distances_are_worked_out_in_one_byte_as_long_as_they_fit():
-    shape = (99, 99, 99)
-    assert field_bytes(shape, (1.17, 1.17, 1.17), 10.0) == 1
-    assert field_bytes(shape, (0.5, 0.5, 0.5), 10.0) == 2
-    assert field_bytes(shape, (3.0, 1.0, 1.0), 10.0) == 8
-    assert field_bytes((1000, 1000, 1000), (0.01, 0.01, 0.01), 10.0) == 8
+def test_steps_along_z_are_held_in_a_byte_and_squared_distances_for_one_slice_only():
+    shape = (999, 99, 99)
+    assert field_bytes(shape, (1.17, 1.17, 1.17), 10.0) == 1 + 2 * 1 / 64
+    assert field_bytes(shape, (0.5, 0.5, 0.5), 10.0) == 1 + 2 * 2 / 64
+    assert field_bytes(shape, (3.0, 1.0, 1.0), 10.0) == 1 + 2 * 8 / 64
+    assert field_bytes(shape, (0.03, 1.0, 1.0), 10.0) == 2 + 2 * 8 / 64
+    assert field_bytes((1, 99, 99), (3.0, 1.0, 1.0), 10.0) == 1 + 2 * 8
+
+
+@pytest.mark.parametrize("reach", [252, 253, 254, 400])
+def test_the_number_of_bytes_of_a_step_changes_no_distance(reach):
+    mask = np.zeros((900, 1, 1), bool)
+    mask[450] = True
+    distance = clipped_distance(mask, spacing_um=(1.0, 2.0, 2.0), clip_um=float(reach))
+    np.testing.assert_array_equal(distance[:, 0, 0], np.minimum(np.abs(np.arange(900) - 450), reach))
 
 
 @pytest.mark.parametrize("clip_um", [11.2, 11.3, 40.0, 180.9, 181.5, 300.0])

@@ -25,6 +25,14 @@ def test_percentile_of_integers_is_exact(dtype, percent):
     assert resolve(f"p{percent}", *_histogram(values)) == expected
 
 
+def test_every_integer_is_counted_once_in_its_bin():
+    values = np.array([-32768, -32768, 5, 32767, 5, 5, 5], np.int16)
+    counts, bins = _histogram(values)
+    assert {int(bins.value(k)): int(counts[k]) for k in np.flatnonzero(counts)} == {-32768: 2, 5: 4, 32767: 1}
+    far = np.array([10**6, 10**6 + 3, 10**6 + 3], np.int32)
+    assert _histogram(far)[0].tolist() == [1, 0, 0, 2]
+
+
 def test_percentile_is_the_nearest_rank():
     counts, bins = np.array([195, 5]), Bins(0.0, 1.0, 2)  # rank 195 of 200 is the last of the first bin
     assert percentile(counts, bins, Fraction("97.5")) == 0.0

@@ -23,6 +23,26 @@ def test_histogram_counts_background_and_foreground_apart():
     assert histogram.sum() == 5
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_pieces_of_a_large_array_add_up(dtype):
+    rng = np.random.default_rng(3)
+    shape = (3, 5, metrics.PIECE // 7)
+    stored, mask, ignore = rng.integers(0, 256, shape).astype(dtype), rng.random(shape) < 0.3, rng.random(shape) < 0.1
+    histogram = metrics.joint_histogram(stored, mask, ignore=ignore)
+    for foreground in (False, True):
+        counts = np.bincount(stored[(mask == foreground) & ~ignore], minlength=histogram.shape[1])
+        np.testing.assert_array_equal(histogram[int(foreground)], counts)
+
+
+def test_scores_that_are_no_numbers_have_no_bins():
+    mask = np.array([True, False])
+    with pytest.raises(VolumeError, match="scores hold NaN or infinity"):
+        metrics.binned_histogram(np.array([0.5, np.nan]), mask)
+    with pytest.raises(VolumeError, match="or none counts"):
+        metrics.binned_histogram(np.array([0.5, 0.1]), mask, ignore=np.array([True, True]))
+    assert metrics.binned_histogram(np.array([0.5, np.nan]), mask, ignore=~mask)[1].sum() == 1
+
+
 def test_ignored_voxels_are_not_counted():
     stored = np.array([1, 2, 3], np.uint16)
     histogram = metrics.joint_histogram(stored, np.array([True, True, False]), ignore=np.array([False, True, False]))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from voxloom import score
 from voxloom.errors import VolumeError
 from voxloom.score import score_arrays
 
@@ -12,6 +13,17 @@ def tube(shape=(4, 8, 8)):
     mask = np.zeros(shape, bool)
     mask[:, 2:4, 2:4] = True
     return mask
+
+
+def test_many_real_scores_are_counted_in_bins(monkeypatch):
+    truth = tube()
+    prediction = np.random.default_rng(3).normal(0.3 + 0.4 * truth, 0.2).astype(np.float32)
+    exact = score_arrays(prediction, truth, threshold=0.5)
+    monkeypatch.setattr(score, "SORTED_VOXELS", 0)
+    binned = score_arrays(prediction, truth, threshold=0.5)
+    assert binned["average_precision"] == pytest.approx(exact["average_precision"], abs=1e-6)
+    assert binned["best_f1_threshold"] == pytest.approx(exact["best_f1_threshold"], abs=1e-4)
+    assert binned["f1"] == exact["f1"]
 
 
 @pytest.mark.parametrize("foreground", [1, 255, 7])

@@ -67,6 +67,18 @@ def test_a_coarse_annotation_keeps_thin_foreground_and_what_nobody_annotated(tmp
     assert (coarse[:50] == 255).all()
 
 
+@pytest.mark.parametrize(("kind", "values"), [("annotation", [0, 1, 255]), ("mask", [0, 1])])
+def test_a_coarse_voxel_is_decided_by_its_cell_also_at_an_odd_border(tmp_path, kind, values):
+    codes = np.random.default_rng(3).choice(values, (5, 7, 301)).astype(np.uint8)
+    codes[:, :2, :8] = 255 if kind == "annotation" else 0
+    coarse = write(tmp_path / "v.zarr", codes, kind=kind).level(1)[:, :, :]
+    step = [-(-n // m) for n, m in zip(codes.shape, coarse.shape, strict=True)]
+    for z, y, x in np.ndindex(coarse.shape):
+        cell = codes[tuple(slice(i * k, i * k + k) for i, k in zip((z, y, x), step, strict=True))]
+        shown = cell[cell != 255]
+        assert coarse[z, y, x] == (shown.max() if shown.size else 255)
+
+
 def test_quantised_values_are_decoded_by_their_scale(tmp_path):
     stored = np.array([[[0, 128, 255]]], np.uint8)
     volume = write(tmp_path / "d.zarr", stored, kind="distance", quantisation=Quantisation(10 / 255, unit="micrometer"))

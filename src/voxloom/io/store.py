@@ -21,7 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from voxloom.errors import FormatError, VolumeError
 from voxloom.io.files import atomic_directory
-from voxloom.volume import IGNORE, Geometry, Quantisation, Vector
+from voxloom.volume import Geometry, Quantisation, Vector
 
 CHUNK = 64
 SHARD = (64, 512, 512)  # 64 slices deep, so that a slab of slices fills whole shards; 16 MiB of uint8
@@ -377,13 +377,21 @@ def _reduce(values: NDArray[Any], step: list[int], method: str) -> NDArray[Any]:
         return _means(padded, step)
     if method == "nearest":
         return np.ascontiguousarray(padded[..., :: step[0], :: step[1], :: step[2]])
-    z, y, x = (n // k for n, k in zip(padded.shape[-3:], step, strict=True))
-    cells = padded.reshape(*padded.shape[:-3], z, step[0], y, step[1], x, step[2])
-    within = (-5, -3, -1)
-    if method == "annotation":  # foreground wins over background, and anything annotated over nothing
-        shown = np.where(cells == IGNORE, np.uint8(0), cells).max(axis=within)
-        return np.where((cells == IGNORE).all(axis=within), np.uint8(IGNORE), shown)
-    return cells.max(axis=within)
+    if method == "annotation":  # one more, so that 255 becomes 0: foreground wins over background, and both over it
+        return _largest(padded + np.uint8(1), step) - np.uint8(1)
+    return _largest(padded, step)
+
+
+def _largest(values: NDArray[Any], step: list[int]) -> NDArray[Any]:
+    """The largest of every cell; axis by axis, the one along which memory isn't contiguous last."""
+    for axis, factor in zip((-3, -2, -1), step, strict=True):
+        if factor == 2:
+            before = [slice(None)] * values.ndim
+            before[axis] = slice(0, None, 2)
+            after = list(before)
+            after[axis] = slice(1, None, 2)
+            values = np.maximum(values[tuple(before)], values[tuple(after)])
+    return values
 
 
 def _means(values: NDArray[Any], step: list[int]) -> NDArray[Any]:
