@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from voxloom.drawing import enlarged, fill, outline, scale_bar
 from voxloom.errors import VolumeError
@@ -128,6 +127,8 @@ def _show(axis: Axes, picture: NDArray[np.float64], extent: tuple[float, float, 
 
 def _draw_projection(axis: Axes, depth_voxels: NDArray[np.int32], spacing_um: Vector) -> None:
     """The mask seen along Z: lit from the upper left, lighter where it is nearer."""
+    from scipy import ndimage
+
     step = max(1, -(-max(depth_voxels.shape) // PROJECTION_PIXELS))
     depth = depth_voxels[::step, ::step]
     is_hit = depth >= 0

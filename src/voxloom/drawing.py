@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
-from scipy import ndimage
 
 
 def enlarged(array: NDArray[Any], scale: int) -> NDArray[Any]:
@@ -48,6 +47,8 @@ def outline(mask: NDArray[np.bool_], scale: int) -> NDArray[np.bool_]:
     -------
     outline : ndarray of bool
     """
+    from scipy import ndimage  # the job begins its work without waiting for what only the drawing needs
+
     inner = ndimage.binary_erosion(mask, iterations=max(1, min(2, scale - 1)), border_value=1)
     edge: NDArray[np.bool_] = mask & ~inner
     return edge

@@ -2,13 +2,51 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Callable
 from typing import Any
 
-import numba
+_LOCK = threading.Lock()
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+class Kernel:
+    """A loop over voxels that is compiled when it is first called, by Python or by another kernel.
+
+    Importing numba takes as long as starting Python and all else that a small job needs, so it waits until then.
+
+    Parameters
+    ----------
+    function : callable
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._code: Any = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Run the machine code."""
+        return (self._code or self._compiled())(*arguments)
+
+    @property
+    def _numba_type_(self) -> Any:
+        """What numba asks of a global that a kernel uses."""
+        return self._compiled()._numba_type_
+
+    def _compiled(self) -> Any:
+        import numba
+
+        with _LOCK:
+            if self._code is None:
+                try:
+                    self._code = numba.njit(cache=True, nogil=True)(self._function)
+                except RuntimeError:
+                    self._code = numba.njit(nogil=True)(self._function)
+        return self._code
+
+
+def compiled(function: Callable[..., Any]) -> Kernel:
     """Compile a loop over voxels at its first call.
 
     Parameters
@@ -18,7 +56,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
     Returns
     -------
-    compiled : callable
+    compiled : Kernel
 
     Notes
     -----
@@ -27,7 +65,4 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     make a caching function; then every process compiles anew, which takes seconds and changes no result. ``fastmath``
     stays off: a sum must not depend on where in a block a voxel lies.
     """
-    try:
-        return numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:
-        return numba.njit(nogil=True)(function)
+    return Kernel(function)

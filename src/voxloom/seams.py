@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from voxloom.blocks import Block, Readable, reduce_blocks
 from voxloom.errors import VolumeError
@@ -250,6 +248,9 @@ def _united(pairs: NDArray[np.int64], total: int) -> tuple[NDArray[np.int64], in
     """For each object the number of what it is united with, and how many those are."""
     if total == 0:
         return np.zeros(0, np.int64), 0
+    from scipy.sparse import coo_array  # a job that unites nothing needn't wait for it
+    from scipy.sparse.csgraph import connected_components
+
     rows, columns = pairs
     graph = coo_array((np.ones(rows.size, np.bool_), (rows, columns)), shape=(total, total))
     count, united = connected_components(graph, directed=False)

@@ -27,3 +27,20 @@ def test_a_kernel_is_compiled_without_a_cache_where_no_folder_can_be_written(mon
     compiled(_double)(values)
     assert values.tolist() == [0, 2, 4]
     assert asked == [True, False]
+
+
+@compiled
+def _plus_one(value):
+    return value + 1
+
+
+@compiled
+def _add_ones(values):
+    for i in range(values.size):
+        values[i] = _plus_one(values[i])
+
+
+def test_a_kernel_calls_kernels_that_were_never_called_from_python():
+    values = np.arange(3)
+    _add_ones(values)
+    assert values.tolist() == [1, 2, 3]

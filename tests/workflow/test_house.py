@@ -135,13 +135,15 @@ def imported(path):
 
 
 def test_jobs_without_a_network_do_not_wait_for_one():
-    """PyTorch takes a second to import."""
+    """PyTorch and seaborn take a second to import, numba as long as all that a small job needs."""
     scripts = [path for path in (ROOT / "scripts").glob("*.py") if path.stem not in ("plan", "predict", "train")]
     kinds = (ast.Import, ast.ImportFrom)
     imports = [
         ast.unparse(node) for path in scripts for node in ast.parse(path.read_text()).body if isinstance(node, kinds)
     ]
-    code = "\n".join([*imports, "import sys", "print({'torch', 'seaborn'} & set(sys.modules) or 'none')"])
+    code = "\n".join(
+        [*imports, "import sys", "print({'torch', 'seaborn', 'numba', 'skimage'} & set(sys.modules) or 'none')"]
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "src", capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "none"
 
