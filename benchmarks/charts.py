@@ -27,7 +27,8 @@ def _lines(axes: Axes, records: Sequence[Record]) -> None:
     for number, record in enumerate(records):
         x, y = zip(*record["points"], strict=True)
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        axes.plot(x, y, color=colour, marker=marker, markersize=5, label=record["line"])
+        dashed = "--" if number >= len(COLOURS) else "-"
+        axes.plot(x, y, color=colour, linestyle=dashed, marker=marker, markersize=5, label=record["line"])
 
 
 @styled

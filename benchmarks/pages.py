@@ -1,5 +1,6 @@
 """Writes docs/performance.md and docs/training_results.md from the records in benchmarks/results.json."""
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,9 +17,8 @@ Every row comes from one run of a script in `benchmarks/` in which voxloom and i
 so on) on the same data, pinned to one core unless it says otherwise. Times are medians, ratios medians over the rounds'
 ratios, peak memory what a call adds to the process, its result included. "Same result" is checked in the same run. What
 could not be measured stands with its reason. Measured on {hardware}; `make bench` measures yours.
-
 """
-MACHINE = """\
+MACHINE = """
 ## The machine
 
 What it can do at most, measured in the same run: one core, a file of 1 GiB. "Of the machine's limit" in the tables is
@@ -27,9 +27,15 @@ the share of one of these.
 | limit | measured | |
 |---|---|---|
 """
-STAGE = """
-## {heading}
+TARGETS_MET = """
+## Targets
 
+A target has the rows that carry its name, below or, where it is about learning, in [training](training_results.md).
+
+| target | rows | hold | don't hold | not measured |
+|---|---|---|---|---|
+"""
+STAGE = """\
 | what | target | ours | peer | ratio | limit | of the machine's limit | peak [MiB] | same result | holds |
 |---|---|---|---|---|---|---|---|---|---|
 """
@@ -102,7 +108,7 @@ def made(records: Sequence[Record]) -> dict[str, str]:
     """
     stages = [record for record in records if _stage(record) != "training"]
     training = [record for record in records if _stage(record) == "training"]
-    found = {"performance.md": performance_page(stages)} if stages else {}
+    found = {"performance.md": performance_page(stages, training)} if stages else {}
     return found | ({"training_results.md": training_page(training)} if training else {})
 
 
@@ -127,7 +133,7 @@ def _stage(record: Record) -> str:
     return str(record.get("stage", "training"))
 
 
-def performance_page(records: Sequence[Record]) -> str:
+def performance_page(records: Sequence[Record], training: Sequence[Record] = ()) -> str:
     machine = [record for record in records if _stage(record) == "machine"]
     others = [record for record in records if _stage(record) != "machine"]
     text = PERFORMANCE.format(hardware=_hardware(records))
@@ -135,14 +141,31 @@ def performance_page(records: Sequence[Record]) -> str:
         text += MACHINE + "".join(
             f"| {each['name']} | {_number(each['ours'])} | {each['limit']} |\n" for each in machine
         )
-    for chart, caption in CHARTS.items():
-        if charted(others, chart):
-            text += f"\n![{caption}](figures/{chart}.svg)\n\n{caption}\n"
+    text += TARGETS_MET + _targets_met([*others, *training])
     stages = dict.fromkeys(_stage(record) for record in others)
     for stage in sorted(stages, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER)):
-        text += STAGE.format(heading=HEADINGS.get(stage, stage.capitalize()))
-        text += "".join(_row(record) for record in others if _stage(record) == stage)
+        of_stage = [record for record in others if _stage(record) == stage]
+        text += f"\n## {HEADINGS.get(stage, stage.capitalize())}\n{_pictures(of_stage)}\n{STAGE}"
+        text += "".join(_row(record) for record in of_stage)
     return text
+
+
+def _pictures(records: Sequence[Record]) -> str:
+    drawn = [(chart, caption) for chart, caption in CHARTS.items() if charted(records, chart)]
+    return "".join(f"\n![{caption}](figures/{chart}.svg)\n\n{caption}\n" for chart, caption in drawn)
+
+
+def _targets_met(records: Sequence[Record]) -> str:
+    """One row a target, in the order of their numbers."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(str(record["target"]), []).append(record)
+    rows = ""
+    for target in sorted(found, key=lambda name: (not name.startswith("T"), int(re.sub(r"\D", "", name) or 0), name)):
+        counts = [[each["holds"] for each in found[target]].count(holds) for holds in (True, False, None)]
+        failing = f"**{counts[1]}**" if counts[1] else "0"
+        rows += f"| {target} | {len(found[target])} | {counts[0]} | {failing} | {counts[2]} |\n"
+    return rows
 
 
 def _row(record: Record) -> str:

@@ -63,14 +63,20 @@ def environment(threads: int) -> dict[str, str]:
     return {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
 
 
-def said_by(words: Sequence[str], *, threads: int = 1) -> list[dict[str, Any]]:
-    """Run Python in a process of its own, on as many cores as it has threads; the lines of JSON that it printed."""
+def said_by(words: Sequence[str], *, threads: int = 1, core: int | None = None) -> list[dict[str, Any]]:
+    """Run Python in a process of its own, on as many cores as it has threads; the lines of JSON that it printed.
+
+    `core` is the place of the first among those that this process may use; by default the last ones are taken.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    first = max(len(cores) - threads, 0) if core is None else core
+    chosen = cores[first : first + threads]
     done = subprocess.run(
         [sys.executable, *words],
         capture_output=True,
         text=True,
         env=environment(threads),
-        preexec_fn=lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:]),
+        preexec_fn=lambda: os.sched_setaffinity(0, chosen),
     )
     if done.returncode:
         raise SystemExit(f"{' '.join(words)} ended with status {done.returncode}:\n{done.stdout}{done.stderr}")
