@@ -167,7 +167,19 @@ def jobs(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-STAGES = ("convert", "annotate", "distance", "split", "predict", "segment", "evaluate", "measure")
+READS: dict[str, tuple[str, ...]] = {
+    "convert": (),
+    "annotate": ("convert",),
+    "distance": ("convert", "annotate"),
+    "split": ("convert", "annotate"),
+    "predict": ("convert",),
+    "segment": (),
+    "evaluate": ("convert", "annotate", "split"),
+    "measure": ("convert", "segment"),
+}
+"""The stages in their order, with those before them that they can't do without; the prediction is made by `prepare`."""
+
+STAGES = tuple(READS)
 
 
 def run(stage: str, folder: Path, *, memory_mib: int, threads: int) -> float:
@@ -200,14 +212,12 @@ def chain(
     folder: Path, warm: Path | None, stages: tuple[str, ...], **how: int
 ) -> Iterator[tuple[str, dict[str, float]]]:
     """Run stages in their order, those that are not wanted only where a wanted one reads their result."""
+    read = {needed for stage in stages for needed in READS[stage]}
     for stage in STAGES:
-        if stage in stages or stage in NEEDED:
+        if stage in stages or stage in read:
             said = measured(stage, folder, warm, **how)
             if stage in stages:
                 yield stage, said
-
-
-NEEDED = ("convert", "annotate", "split", "segment")
 
 
 def main() -> None:
