@@ -179,7 +179,8 @@ def _components(affinities: NDArray[Any], threshold: Any, offsets: Offsets) -> t
     labels = np.empty(affinities.shape[1:], np.uint32)
     if labels.size > np.iinfo(np.uint32).max:
         raise VolumeError(f"{labels.shape} are more voxels than 32 bits can number; label them slab by slab")
-    count = _unite(affinities, threshold, np.asarray(offsets, np.int64), labels.reshape(-1))
+    runs = list(offsets).index((0, 0, -1)) if (0, 0, -1) in offsets else -1
+    count = _unite(affinities, threshold, np.asarray(offsets, np.int64), runs, labels.reshape(-1))
     return labels, int(count)
 
 
@@ -220,24 +221,37 @@ def root_of(parents, i):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _unite(affinities, threshold, offsets, parents):  # type: ignore[no-untyped-def]
+def _unite(affinities, threshold, offsets, runs, parents):  # type: ignore[no-untyped-def]
     """Union-find in the array of the result: parents come before their children, so that one pass turns them into
-    numbers in the order of first voxels."""
+    numbers in the order of first voxels. `runs` is the channel that joins voxels along a row, or -1."""
     channels, depth, height, width = affinities.shape
-    for i in range(parents.size):
-        parents[i] = i
+    for z in range(depth):
+        for y in range(height):
+            first = (z * height + y) * width
+            row = parents[first : first + width]
+            for x in range(width):
+                row[x] = first + x
+            if runs >= 0:
+                edges = affinities[runs, z, y]
+                for x in range(1, width):
+                    if edges[x] > threshold:
+                        row[x] = row[x - 1]
     for z in range(depth):
         for y in range(height):
             for c in range(channels):
                 dz, dy, dx = offsets[c]
-                if z + dz < 0 or y + dy < 0 or y + dy >= height:
+                if c == runs or z + dz < 0 or y + dy < 0 or y + dy >= height:
                     continue
-                row = (z * height + y) * width
+                begin, size = max(-dx, 0), width - abs(dx)
+                first = (z * height + y) * width + begin
                 step = (dz * height + dy) * width + dx
-                edges = affinities[c, z, y]
-                for x in range(max(-dx, 0), width - max(dx, 0)):
-                    if edges[x] > threshold:
-                        a, b = root_of(parents, row + x), root_of(parents, row + x + step)
+                edges = affinities[c, z, y, begin:]
+                here, there = parents[first:], parents[first + step :]
+                one, other = parents.size, parents.size  # parents that were united last: often the same again
+                for x in range(size):
+                    if edges[x] > threshold and (here[x] != one or there[x] != other):
+                        one, other = np.int64(here[x]), np.int64(there[x])
+                        a, b = root_of(parents, one), root_of(parents, other)
                         if a < b:
                             parents[b] = a
                         else:
