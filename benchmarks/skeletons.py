@@ -68,7 +68,7 @@ def main() -> None:
     lines = thin(mask)
     length = skeleton_length_um(lines, spacing_um=SPACING_UM)
     peers = by_kimimaro()
-    peer_length = sum(skeleton.cable_length() for skeleton in peers.values())
+    peer_length = float(sum(skeleton.cable_length() for skeleton in peers.values()))
     components = label_objects(lines, connectivity=26)[1]
     is_seamless = is_the_same_by_blocks(mask, lines)
     del lines

@@ -13,14 +13,17 @@ from voxloom.budget import blocks_within, shard_shape
 from voxloom.errors import VolumeError
 from voxloom.kernels import compiled
 
-BYTES_PER_VOXEL = 24
-"""Of a block in work: states, queue, heights, seeds, mask, labels and costs."""
+BYTES_PER_VOXEL = 23
+"""Of a block in work: states, queue, heights, seeds, mask; then states, labels and costs."""
 
 # A voxel's state, smaller is better: 8 bits of water level, 16 bits of steps at that level, 8 bits of the level from
 # which the flood rose to it, 32 bits of label
 LEVEL, STEP, ORIGIN = np.uint64(56), np.uint64(40), np.uint64(32)
 ONE_STEP, STEPS, LABEL = np.uint64(1 << 40), np.uint64((1 << 16) - 1), np.uint64((1 << 32) - 1)
-CLOSED, DRY = np.uint64(0), np.uint64((1 << 64) - 1)
+MOST_STEPS = np.uint64((1 << 16) - 2)
+CLOSED = np.uint64(0)
+DRY, HEIGHT = np.uint64((1 << 64) - 256), np.uint64(255)
+"""The smallest state of a voxel that no water has reached: its last 8 bits are the voxel's height."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def watershed(
     Raises
     ------
     VolumeError
-        If shapes differ, a type is another, or a flood takes more than 65535 steps at one level.
+        If shapes differ, a type is another, or a flood takes more than 65534 steps at one level.
 
     Notes
     -----
@@ -188,7 +191,7 @@ def _flood_block(
 ) -> list[Slices]:
     """Flood one block from its seeds and its surroundings, write it, and name the layers beyond that may now change."""
     seams = _seams(block.core, shape)
-    before = [(labels[seam.own], costs[seam.own]) for seam in seams]
+    before = [(labels[seam.own].copy(), costs[seam.own].copy()) for seam in seams]
     offers = [
         _Offers(seam.inner, costs[seam.beyond].astype(np.uint64) << ORIGIN | labels[seam.beyond]) for seam in seams
     ]
@@ -234,17 +237,15 @@ def _flooded(
     """States of all voxels, with a layer of closed ones around them that spares every look at the border."""
     padded = tuple(n + 2 for n in heights.shape)
     states = np.zeros(padded, np.uint64)
-    walls = np.zeros(padded, np.uint8)
-    walls[1:-1, 1:-1, 1:-1] = heights
     is_open = np.ones(heights.shape, np.bool_) if mask is None else np.ascontiguousarray(mask)
     _begin(states, np.ascontiguousarray(heights), np.ascontiguousarray(seeds, np.uint32), is_open)
     del is_open
     strides = np.array([padded[1] * padded[2], padded[2], 1], np.int64)
     places, values = _in_turn(heights, offers, strides)
     queue = np.empty(states.size, np.int32 if states.size < 1 << 31 else np.int64)
-    if not _flood(states.reshape(-1), walls.reshape(-1), queue, places, values, strides):
+    if not _flood(states.reshape(-1), queue, places, values, np.concatenate((-strides, strides[::-1]))):
         raise VolumeError(
-            f"a flood takes more than {int(STEPS)} steps at one height, more than can be counted; seed or mask it"
+            f"a flood takes more than {int(MOST_STEPS)} steps at one height, more than can be counted; seed or mask it"
         )
     return states
 
@@ -276,7 +277,8 @@ def _begin(states, heights, seeds, is_open):  # type: ignore[no-untyped-def]
                 if is_open[z, y, x]:
                     label = np.uint64(seeds[z, y, x])
                     level = np.uint64(heights[z, y, x]) << LEVEL
-                    states[z + 1, y + 1, x + 1] = level | label if label != CLOSED else DRY
+                    dry = DRY | np.uint64(heights[z, y, x])
+                    states[z + 1, y + 1, x + 1] = level | label if label != CLOSED else dry
 
 
 @compiled
@@ -290,7 +292,7 @@ def _append(queue, heads, tails, level, i):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _flood(states, heights, queue, places, values, strides):  # type: ignore[no-untyped-def]
+def _flood(states, queue, places, values, steps):  # type: ignore[no-untyped-def]
     """One queue a level, linked through `queue`, each in the order of steps; False if steps can't be counted.
 
     A voxel's state is final when its turn comes, because every neighbour that could better it had its turn before.
@@ -298,7 +300,7 @@ def _flood(states, heights, queue, places, values, strides):  # type: ignore[no-
     """
     heads, tails = np.full(256, -1, np.int64), np.full(256, -1, np.int64)
     for i in range(states.size):
-        if states[i] != CLOSED and states[i] != DRY:
+        if states[i] != CLOSED and states[i] < DRY:
             _append(queue, heads, tails, np.int64(states[i] >> LEVEL), i)
     level, offer = 0, 0
     while level < 256:
@@ -316,20 +318,22 @@ def _flood(states, heights, queue, places, values, strides):  # type: ignore[no-
             level += 1
             continue
         state = states[i]
-        if (state >> STEP) & STEPS == STEPS:
+        if (state >> STEP) & STEPS == MOST_STEPS:
             return False
-        for axis in range(3):
-            for j in (i - strides[axis], i + strides[axis]):
-                if states[j] <= state:
-                    continue
-                height = np.uint64(heights[j])
-                candidate = state + ONE_STEP
-                if height > state >> LEVEL:
-                    candidate = height << LEVEL | ONE_STEP | state >> LEVEL << ORIGIN | state & LABEL
-                if candidate < states[j]:
-                    if states[j] == DRY:
-                        _append(queue, heads, tails, np.int64(candidate >> LEVEL), j)
-                    states[j] = candidate
+        for step in steps:
+            j = i + step
+            other = states[j]
+            if other <= state:
+                continue
+            # water that came from lower and stands higher here stands at the voxel's own height
+            height = other & HEIGHT if other >= DRY else other >> LEVEL
+            candidate = state + ONE_STEP
+            if height > state >> LEVEL:
+                candidate = height << LEVEL | ONE_STEP | state >> LEVEL << ORIGIN | state & LABEL
+            if candidate < other:
+                if other >= DRY:
+                    _append(queue, heads, tails, np.int64(candidate >> LEVEL), j)
+                states[j] = candidate
     return True
 
 
@@ -340,7 +344,7 @@ def _unpack(states, labels, costs):  # type: ignore[no-untyped-def]
         for y in range(height):
             for x in range(width):
                 state = states[z + 1, y + 1, x + 1]
-                is_wet = state != DRY
+                is_wet = state < DRY
                 labels[z, y, x] = state & LABEL if is_wet else CLOSED
                 if costs.size:
                     costs[z, y, x] = state >> ORIGIN if is_wet else CLOSED
