@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import math
+import operator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from voxloom.blocks import Readable, reduce_blocks
+from voxloom.budget import fixed_within
 from voxloom.errors import VolumeError
 from voxloom.kernels import compiled
 
@@ -15,6 +20,11 @@ RAND_MODES = ("cremi", "singletons")
 
 PIECE = 1 << 16
 """Voxels that are counted at a time: they stay in the processor's cache."""
+
+
+BLOCK = (64, 512, 512)
+BYTES_PER_VOXEL = 16
+"""Of a block in work: two labels of at most 8 bytes."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,17 @@ class Contingency:
     prediction: NDArray[np.int64]
     counts: NDArray[np.int64]
     voxels: int
+
+    def __add__(self, other: Contingency) -> Contingency:
+        truth = np.concatenate([self.truth, other.truth])
+        prediction = np.concatenate([self.prediction, other.prediction])
+        counts = np.concatenate([self.counts, other.counts])
+        order = np.lexsort((prediction, truth))
+        truth, prediction = truth[order], prediction[order]
+        is_new = np.ones(truth.size, np.bool_)
+        is_new[1:] = (truth[1:] != truth[:-1]) | (prediction[1:] != prediction[:-1])
+        sums = np.add.reduceat(counts[order], np.flatnonzero(is_new)) if truth.size else counts
+        return Contingency(truth[is_new], prediction[is_new], sums, self.voxels + other.voxels)
 
 
 def contingency(
@@ -85,6 +106,34 @@ def contingency(
     truths, predictions, counts = table[:, table[0] != 0]
     order = np.lexsort((predictions, truths))
     return Contingency(truths[order], predictions[order], counts[order], voxels=voxels)
+
+
+def contingency_volume(
+    prediction: Readable, truth: Readable, *, memory_mib: float = math.inf, threads: int = 1
+) -> Contingency:
+    """The same as `contingency` for stored volumes, block by block.
+
+    Parameters
+    ----------
+    prediction, truth : volume of integer, shape (Z, Y, X)
+        Instance labels; 0 is background. Not negative.
+    memory_mib : float
+        Budget for the blocks, in MiB; the table takes 24 bytes for each pair that occurs besides.
+    threads : int
+        Blocks in work at a time, fewer where the budget holds fewer.
+
+    Returns
+    -------
+    table : Contingency
+
+    Raises
+    ------
+    VolumeError
+        As in `contingency`, or if the budget doesn't hold one block.
+    """
+    layout = fixed_within(truth.shape, BLOCK, bytes_per_voxel=BYTES_PER_VOXEL, memory_mib=memory_mib, threads=threads)
+    tables = reduce_blocks(contingency, prediction, truth, description="counted pairs of block", **layout.grid)
+    return functools.reduce(operator.add, (table for _, table in tables))
 
 
 def _doubled(table: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -117,6 +117,25 @@ def test_the_contingency_table_is_that_of_counting_pairs(seed, labels, size):
     assert table.voxels == (~ignore).sum()
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 2**32),
+    shape=st.tuples(*[st.integers(1, 7)] * 3),
+    block=st.tuples(*[st.integers(1, 5)] * 3),
+    threads=st.integers(1, 3),
+)
+def test_contingency_tables_of_any_blocks_add_up(seed, shape, block, threads):
+    rng = np.random.default_rng(seed)
+    truth, prediction = (rng.integers(0, 4, shape).astype(np.uint32) for _ in range(2))
+    whole = partitions.contingency(prediction, truth)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(partitions, "BLOCK", block)
+        added = partitions.contingency_volume(prediction, truth, threads=threads)
+    assert added.voxels == whole.voxels
+    for name in ("truth", "prediction", "counts"):
+        np.testing.assert_array_equal(getattr(added, name), getattr(whole, name))
+
+
 @settings(deadline=None, max_examples=60)
 @given(seed=st.integers(0, 2**32), size=st.integers(2, 300), scale=st.sampled_from([1e-3, 1.0, 1e6]))
 def test_binned_scores_have_the_average_precision_of_sorted_ones(seed, size, scale):
