@@ -61,6 +61,11 @@ STAGES = {
     "budget": Part("scale", "stages.py budget", small="--shapes 64x64x64"),
     "threads": Part("scale", "stages.py threads --edges 256 --rounds 5", small="--edges 64 --rounds 1"),
     "jobs": Part("jobs", "jobs.py", small="--only convert --rounds 1"),
+    "prediction": Part(
+        "predict",
+        "predict_tiles.py",
+        small="--edge 64 --edge-2d 128 --window 32 --window-2d 64 --rounds 1",
+    ),
 }
 TRAINING = {
     "membranes": Part("training", "training_membranes.py"),

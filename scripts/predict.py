@@ -14,11 +14,12 @@ with log_to(snakemake.log[0]):
         kind="probability",
         quantisation=PROBABILITY,
     ) as out:
-        inference.predict_ensemble(
+        out.metadata["prediction"] = inference.predict_ensemble(
             [model.load_model(folder) for folder in snakemake.input.models],
             volume,
             out,
             memory_mib=snakemake.resources.block_mib,
             threads=snakemake.threads,
             device=snakemake.resources.device,
+            **snakemake.params.predict,
         )

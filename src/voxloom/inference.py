@@ -13,17 +13,20 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from voxloom import devices, networks
+from voxloom import devices, halo, networks
 from voxloom.blocks import Block, Readable, Writable, block_shape_for, grid
 from voxloom.errors import ModelError, VolumeError
 from voxloom.intensity import for_volume
 from voxloom.labelled import Shape, Window
-from voxloom.logs import progress
+from voxloom.logs import Shares, progress
 from voxloom.network_settings import common_size
+from voxloom.occupancy import EDGE, Occupancy, clear_empty
 from voxloom.predictor import Predictor, prepare, read_box
 
 LOGGER = logging.getLogger("voxloom")
 SHARD = (64, 512, 512)
+MOST_BLOCK_VOXELS = 2**26
+"""Of a block, whatever the memory: so that reading, networks and writing overlap in volumes of several blocks."""
 Member = tuple[nn.Module, Mapping[str, Any]]
 """A network and the settings that `model.load_model` returned with it."""
 
@@ -38,8 +41,11 @@ def predict_volume(
     threads: int,
     device: str = "auto",
     precision: str | None = None,
+    halo_voxels: int | str = "exact",
+    empty_below: float | None = None,
+    empty_above: float | None = None,
     description: str = "predict",
-) -> None:
+) -> list[dict[str, Any]]:
     """Predict a whole volume with one model; see `predict_ensemble`.
 
     Parameters
@@ -51,10 +57,14 @@ def predict_volume(
     out : object
     memory_mib : float
     threads : int
-    device, precision, description : str
+    device, precision, halo_voxels, empty_below, empty_above, description
         As `predict_ensemble` takes them.
+
+    Returns
+    -------
+    facts : list of dict
     """
-    predict_ensemble(
+    return predict_ensemble(
         [(network, settings)],
         image,
         out,
@@ -62,6 +72,9 @@ def predict_volume(
         threads=threads,
         device=device,
         precision=precision,
+        halo_voxels=halo_voxels,
+        empty_below=empty_below,
+        empty_above=empty_above,
         description=description,
     )
 
@@ -75,8 +88,11 @@ def predict_ensemble(
     threads: int,
     device: str = "auto",
     precision: str | None = None,
+    halo_voxels: int | str = "exact",
+    empty_below: float | None = None,
+    empty_above: float | None = None,
     description: str = "predict",
-) -> None:
+) -> list[dict[str, Any]]:
     """Predict a whole volume as the mean of several models, in bounded memory; reading, networks and writing overlap.
 
     Parameters
@@ -94,8 +110,18 @@ def predict_ensemble(
     device : {"auto", "cpu", "cuda", "mps"}
     precision : {"auto", "float32", "bfloat16"}, optional
         The model's own where it is left out.
+    halo_voxels : int or {"exact", "measured"}
+        See `halo.chosen`.
+    empty_below, empty_above : float, optional
+        Squares of a slice whose every grey value is below the one, or above the other, get probability 0; see
+        `occupancy.Occupancy`.
     description : str
-        For the progress line in the log.
+        For the lines in the log: progress, and the share of the time that reading, networks and writing took.
+
+    Returns
+    -------
+    facts : list of dict
+        Of each member, how far the network sees and how far it was shown; see `halo.chosen`.
 
     Raises
     ------
@@ -111,7 +137,10 @@ def predict_ensemble(
 
     A tile's halo is the network's receptive field and its pooling grid is the volume's, so the result is that of whole
     slices (in 3-D: of the whole volume) but for the rounding of float32 sums, and doesn't depend on tile or budget. A
+    narrower halo gives another result, of tiles that lie fixed in the volume, so that it depends on no budget either. A
     model with ``input.size`` predicts whole slices scaled to that size; its probabilities are scaled back bilinearly.
+
+    What a network made of a tile of one value it is not asked again.
     """
     if len(image.shape) != 3:
         raise VolumeError(f"image must have three axes (Z, Y, X), got shape {image.shape}; take one channel")
@@ -119,80 +148,124 @@ def predict_ensemble(
         raise ModelError("an ensemble of no model predicts nothing; give the folder of one model at least")
     for _, settings in members:
         _compare_spacing(settings, image)
-    memory_mib -= sum(_weights_mib(network) for network, _ in members)
+    memory_mib -= 2 * sum(_weights_mib(network) for network, _ in members)  # theirs, and folded
+    shares, occupancy = Shares(description), Occupancy(empty_below, empty_above)
     with devices.reproducible(threads=threads):
-        predictors = [
-            prepare(
-                network,
-                for_volume(settings, image),
-                memory_mib=0.55 * memory_mib,
-                device=device,
-                precision=precision,
-            )
-            for network, settings in members
-        ]
+        predictors, facts = _prepared(
+            members, image, memory_mib=0.55 * memory_mib, device=device, precision=precision, halo_voxels=halo_voxels
+        )
         blocks = _blocks(predictors, image, out, memory_mib=0.4 * memory_mib)
         margin = _margin(predictors)
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
             writing: Future[None] | None = None
             for block, window in progress(
-                _read_ahead(reader, image, blocks, margin), total=len(blocks), description=description
+                _read_ahead(reader, image, blocks, margin, shares), total=len(blocks), description=description
             ):
-                result = _mean_of_block(predictors, window, block)
+                with shares.of("network"):
+                    result = _mean_of_block(predictors, window, block, occupancy)
                 if writing is not None:
                     writing.result()
-                writing = writer.submit(out.__setitem__, block.core, result)
+                writing = writer.submit(_write, out, block, result, shares)
             if writing is not None:
                 writing.result()
+    shares.log()
+    if occupancy.squares:
+        share = 100 * occupancy.empty / occupancy.squares
+        LOGGER.info("%.0f %% of the squares of %d x %d voxels hold nothing and got probability 0", share, EDGE, EDGE)
+    return facts
+
+
+def _prepared(
+    members: Sequence[Member],
+    image: Readable,
+    *,
+    memory_mib: float,
+    device: str,
+    precision: str | None,
+    halo_voxels: int | str,
+) -> tuple[list[Predictor], list[dict[str, Any]]]:
+    """The members on their device, each with its halo, and what is known of it."""
+    predictors, facts = [], []
+    for network, settings in members:
+        whole = prepare(network, for_volume(settings, image), memory_mib=memory_mib, device=device, precision=precision)
+        predictor, of_halo = halo.chosen(whole, image, halo_voxels=halo_voxels)
+        predictors.append(predictor)
+        facts.append(of_halo)
+    return predictors, facts
+
+
+def _write(out: Writable, block: Block, result: NDArray[np.uint8], shares: Shares) -> None:
+    with shares.of("writing"):
+        out[block.core] = result
 
 
 def _weights_mib(network: nn.Module) -> float:
     return sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values()) / 2**20
 
 
-def _mean_of_block(predictors: Sequence[Predictor], window: Window, block: Block) -> NDArray[np.uint8]:
-    """The mean probability of a block, rounded once."""
+def _mean_of_block(
+    predictors: Sequence[Predictor], window: Window, block: Block, occupancy: Occupancy
+) -> NDArray[np.uint8]:
+    """The mean probability of a block, rounded once; 0 in empty squares."""
     start, stop = [part.start for part in block.core], [part.stop for part in block.core]
+    occupied = occupancy.squares_of(window[block.core])
     result = np.empty(np.subtract(stop, start), dtype=np.uint8)
     if len(predictors) == 1:
-        predictors[0].region(window, start, stop, result)
-        return result
+        predictors[0].region(window, start, stop, result, occupied=occupied)
+    else:
+        _mean_of_members(predictors, window, block, result, occupied)
+    clear_empty(occupied, result)
+    return result
+
+
+def _mean_of_members(
+    predictors: Sequence[Predictor],
+    window: Window,
+    block: Block,
+    result: NDArray[np.uint8],
+    occupied: NDArray[np.bool_] | None,
+) -> None:
+    start, stop = [part.start for part in block.core], [part.stop for part in block.core]
     total, single = np.zeros(result.shape, dtype=np.float32), np.empty(result.shape, dtype=np.float32)
     for predictor in predictors:
-        predictor.region(window, start, stop, single)
+        predictor.region(window, start, stop, single, occupied=occupied)
         total += single
     total *= 255 / len(predictors)
     np.copyto(result, np.rint(total, out=total), casting="unsafe")
-    return result
 
 
 def _margin(predictors: Sequence[Predictor]) -> Shape:
     """Voxels (Z, Y, X) beyond a block that predicting it may read."""
-    z, y, x = (max(reach) for reach in zip(*(_reach(each.settings) for each in predictors), strict=True))
+    z, y, x = (max(reach) for reach in zip(*(_reach(each) for each in predictors), strict=True))
     return z, y, x
 
 
-def _reach(settings: Mapping[str, Any]) -> Shape:
+def _reach(predictor: Predictor) -> Shape:
+    settings = predictor.settings
     if settings["input"]["size"] is not None:
         return networks.slices_beside(settings["network"]), 0, 0
-    reach = networks.receptive_field(settings["network"])
     factor = networks.size_factor(settings["network"])
-    z, y, x = (n + (f if f > 1 else 0) for n, f in zip(reach, factor, strict=True))
+    z, y, x = (n + (f if f > 1 else 0) for n, f in zip(predictor.halo, factor, strict=True))
     return z, y, x
 
 
 def _blocks(predictors: Sequence[Predictor], image: Readable, out: Writable, *, memory_mib: float) -> list[Block]:
-    """Blocks of whole shards; of whole slices where they are scaled."""
+    """Blocks of whole shards, and of whole cells of fixed grids; of whole slices where they are scaled."""
     shape = image.shape
     shard = getattr(out, "shard_shape", SHARD)
+    for predictor in predictors:
+        if not predictor.is_exact:
+            shard = [math.lcm(a, b) for a, b in zip(shard, predictor.fixed_core(shape), strict=True)]
     # the block in work and the one that is read ahead, two results, and the writer's copy
     held = 2 * image[0:1, 0:1, 0:1].dtype.itemsize + 3
     if len(predictors) > 1:
         held += 8  # the sum of the members and the one in work, as float32
     margin = _margin(predictors)
     if all(each.settings["input"]["size"] is None for each in predictors):
+        least = math.prod(edge + 2 * beside for edge, beside in zip(shard, margin, strict=True))
+        most_mib = max(MOST_BLOCK_VOXELS, least) * held / 2**20
         block_shape = block_shape_for(
-            shape, bytes_per_voxel=held, memory_mib=memory_mib, halo_voxels=margin, align=shard
+            shape, bytes_per_voxel=held, memory_mib=min(memory_mib, most_mib), halo_voxels=margin, align=shard
         )
         return grid(shape, block_shape)
     window = 2 * margin[0] + 1
@@ -208,7 +281,7 @@ def _blocks(predictors: Sequence[Predictor], image: Readable, out: Writable, *, 
 
 
 def _read_ahead(
-    reader: ThreadPoolExecutor, image: Readable, blocks: list[Block], margin: Shape
+    reader: ThreadPoolExecutor, image: Readable, blocks: list[Block], margin: Shape, shares: Shares
 ) -> Iterator[tuple[Block, Window]]:
     """Each block with its image; the next one is read meanwhile."""
     z, y, x = image.shape
@@ -218,7 +291,8 @@ def _read_ahead(
             (max(part.start - more, 0), min(part.stop + more, size))
             for part, more, size in zip(block.core, margin, (z, y, x), strict=True)
         ]
-        return Window(read_box(image, ranges), (ranges[0][0], ranges[1][0], ranges[2][0]), (z, y, x))
+        with shares.of("reading"):
+            return Window(read_box(image, ranges), (ranges[0][0], ranges[1][0], ranges[2][0]), (z, y, x))
 
     following = reader.submit(read, blocks[0])
     for number, block in enumerate(blocks):

@@ -97,3 +97,40 @@ def progress(items: Iterable[Item], *, total: int | None = None, description: st
             LOGGER.info("%s %d/%s, %.3g/s%s", description, count, total or "?", rate, left)
     if description and count:
         LOGGER.info("%s %d/%s in %.1f s", description, count, count, time.monotonic() - start)
+
+
+class Shares:
+    """How long each of several activities took, that run side by side or one after the other.
+
+    Parameters
+    ----------
+    description : str
+        Of them together, for the log line. Nothing is logged when it is empty.
+    """
+
+    def __init__(self, description: str) -> None:
+        self._description = description
+        self._begin = time.monotonic()
+        self._seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def of(self, activity: str) -> Iterator[None]:
+        """A context whose time counts as this activity's; from one thread at a time.
+
+        Parameters
+        ----------
+        activity : str
+        """
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds[activity] = self._seconds.get(activity, 0.0) + time.monotonic() - begin
+
+    def log(self) -> None:
+        """Log the share of the time since this was made that each activity took, the longest first."""
+        whole = time.monotonic() - self._begin
+        longest = sorted(self._seconds.items(), key=lambda item: -item[1])
+        if self._description and longest:
+            parts = ", ".join(f"{activity} {100 * seconds / whole:.0f} %" for activity, seconds in longest)
+            LOGGER.info("%s: %s of %.1f s", self._description, parts, whole)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,129 +15,21 @@ from torch import Tensor, nn
 
 from voxloom import devices, networks
 from voxloom.blocks import Readable
+from voxloom.constant_tiles import ConstantTiles
 from voxloom.errors import ModelError, VolumeError
+from voxloom.folding import folded
 from voxloom.intensity import Normalisation
 from voxloom.labelled import Shape, read_reflected, reflected
+from voxloom.occupancy import is_occupied
 from voxloom.sampling import scale_image
+from voxloom.symmetries import Transform, tile_symmetries
+from voxloom.tiles import Tile, axis_tiles, fixed_tiles
 
 # the largest tile (2-D, 3-D): on a CPU small ones stay in its cache; on a GPU large ones keep it busy
 TILE_EDGES = {"cpu": (640, 160), "mps": (1024, 192), "cuda": (2048, 320)}
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A range of voxels along one axis that is predicted at once.
-
-    Parameters
-    ----------
-    core : tuple of int
-        First voxel and the one after the last that are kept.
-    read : tuple of int
-        The core and what it sees, on the pooling grid of the whole volume; may end past the volume.
-    """
-
-    core: tuple[int, int]
-    read: tuple[int, int]
-
-
-def axis_tiles(start: int, stop: int, size: int, *, edge: int, halo: int, factor: int) -> list[Tile]:
-    """Cut a range of voxels into tiles of nearly equal length.
-
-    Parameters
-    ----------
-    start, stop : int
-        The range to predict.
-    size : int
-        Of the whole volume along this axis; it is mirrored up to the next multiple of `factor`.
-    edge : int
-        Length to read at most; exceeded by up to two factors, or where the halo leaves no room.
-    halo : int
-        How far a predicted voxel sees.
-    factor : int
-        Period of the pooling grid: a tile that doesn't begin on it would see another grid than the whole volume.
-
-    Returns
-    -------
-    tiles : list of Tile
-
-    Examples
-    --------
-    >>> [tile.read for tile in axis_tiles(0, 100, 100, edge=64, halo=5, factor=4)]
-    [(0, 56), (44, 100)]
-
-    What fits at once is read at once, however far a voxel sees:
-
-    >>> [tile.read for tile in axis_tiles(0, 512, 512, edge=640, halo=891, factor=128)]
-    [(0, 512)]
-    """
-    end = math.ceil(size / factor) * factor
-    fits = min(stop + halo, end) - max(start - halo, 0) <= edge
-    count = 1 if fits else math.ceil((stop - start) / max(edge - 2 * halo, factor))
-    length = math.ceil((stop - start) / count)
-    tiles = []
-    for low in range(start, stop, length):
-        high = min(low + length, stop)
-        first, last = max(low - halo, 0) // factor * factor, math.ceil((high + halo) / factor) * factor
-        tiles.append(Tile((low, high), (first, min(last, end))))
-    return tiles
-
-
-@dataclass(frozen=True)
-class Transform:
-    """A symmetry of the voxel grid: the slices' axes Y and X swapped or not, and then axes mirrored.
-
-    Parameters
-    ----------
-    is_turned : bool
-    mirrored : tuple of int
-        Axes of the tensor.
-    """
-
-    is_turned: bool
-    mirrored: tuple[int, ...]
-
-    def apply(self, batch: Tensor) -> Tensor:
-        """The transformed batch, shape (N, C, [Z,] Y, X) or (N, C, [Z,] X, Y)."""
-        return (batch.transpose(-2, -1) if self.is_turned else batch).flip(self.mirrored)
-
-    def undo(self, batch: Tensor) -> Tensor:
-        """The batch that `apply` made this one of."""
-        back = batch.flip(self.mirrored)
-        return back.transpose(-2, -1) if self.is_turned else back
-
-
-def tile_symmetries(dimensions: int, *, has_flips: bool, has_rotations: bool) -> tuple[Transform, ...]:
-    """The transforms over which a prediction is averaged, each once, the identity first.
-
-    Parameters
-    ----------
-    dimensions : {2, 3}
-    has_flips : bool
-        Mirrors along every axis: 4 transforms in 2-D, 8 in 3-D.
-    has_rotations : bool
-        Quarter turns in the plane of Y and X: 4 transforms, with flips 8 in 2-D and 16 in 3-D.
-
-    Returns
-    -------
-    transforms : tuple of Transform
-
-    Examples
-    --------
-    >>> tile_symmetries(2, has_flips=False, has_rotations=True)[1:3]
-    (Transform(is_turned=False, mirrored=(2, 3)), Transform(is_turned=True, mirrored=(2,)))
-    """
-    axes = range(2, 2 + dimensions)
-    plane = {dimensions, dimensions + 1}
-    mirrors = [mirror for count in range(dimensions + 1) for mirror in itertools.combinations(axes, count)]
-    every = [Transform(turned, mirror) for turned in (False, True) for mirror in mirrors]
-
-    def is_rotation(transform: Transform) -> bool:
-        # swapping two axes is a mirror image; a second mirror makes it a quarter turn
-        return plane.issuperset(transform.mirrored) and len(transform.mirrored) % 2 == transform.is_turned
-
-    if has_flips:
-        return tuple(transform for transform in every if has_rotations or not transform.is_turned)
-    return tuple(filter(is_rotation, every)) if has_rotations else (every[0],)
+REMEMBERED = 0.05  # share of the memory that holds what the network made of tiles of one value
+# the fixed grid of tiles whose halo is narrower than what the network sees (2-D, 3-D)
+FIXED_CORES = {"cpu": (512, 64), "mps": (512, 128), "cuda": (1024, 256)}
 
 
 def check_rotations(settings: Mapping[str, Any]) -> None:
@@ -176,7 +68,7 @@ class Predictor:
     Parameters
     ----------
     network : torch.nn.Module
-        In evaluation mode while it predicts; its training mode is the caller's.
+        In evaluation mode.
     settings : mapping
         A model's settings with its ``normalisation``.
     device : torch.device
@@ -186,6 +78,10 @@ class Predictor:
         The mean over the tiles that these make is predicted.
     memory_mib : float
         Budget of one forward pass.
+    halo : tuple of int
+        Voxels (Z, Y, X) around what is kept that the network looks at too.
+    constant : ConstantTiles
+        What it made of tiles of one value.
     """
 
     network: nn.Module
@@ -194,13 +90,29 @@ class Predictor:
     dtype: torch.dtype
     transforms: tuple[Transform, ...]
     memory_mib: float
+    halo: Shape
+    constant: ConstantTiles = field(compare=False)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the halo holds all that the network sees."""
+        sees = networks.receptive_field(self.settings["network"])
+        return all(halo >= reach for halo, reach in zip(self.halo, sees, strict=True))
 
     @property
     def normalisation(self) -> Normalisation:
         """How grey values become the network's numbers."""
         return Normalisation(**self.settings["normalisation"])
 
-    def region(self, image: Readable, start: Sequence[int], stop: Sequence[int], result: NDArray[Any]) -> None:
+    def region(
+        self,
+        image: Readable,
+        start: Sequence[int],
+        stop: Sequence[int],
+        result: NDArray[Any],
+        *,
+        occupied: NDArray[np.bool_] | None = None,
+    ) -> None:
         """Predict a box.
 
         Parameters
@@ -211,6 +123,9 @@ class Predictor:
             Half-open range of voxels (Z, Y, X).
         result : ndarray of float32 or uint8, shape stop - start
             Takes the probabilities; uint8 those times 255, rounded.
+        occupied : ndarray of bool, optional
+            Squares of the box that hold something (see `occupancy.Occupancy`). Tiles and slices without one
+            are not looked at, and become 0.
 
         Raises
         ------
@@ -220,26 +135,33 @@ class Predictor:
             If the image is not finite, or a tile doesn't fit the budget.
         """
         if self.settings["input"]["size"] is not None:
-            self._scaled_slices(image, start, stop, result)
+            self._scaled_slices(image, start, stop, result, occupied)
             return
-        is_3d = self.settings["network"]["dimensions"] == 3
-        factor, halo = (
-            networks.size_factor(self.settings["network"]),
-            networks.receptive_field(self.settings["network"]),
-        )
-        edges = self._edges(image.shape)
-        axes = [
-            axis_tiles(start[k], stop[k], image.shape[k], edge=edges[k], halo=halo[k], factor=factor[k])
-            for k in ((0, 1, 2) if is_3d else (1, 2))
-        ]
-        for tiles in itertools.product(*axes):
+        for tiles in itertools.product(*self._tiles(image.shape, start, stop)):
             reads, cores = [tile.read for tile in tiles], [tile.core for tile in tiles]
-            if not is_3d:
-                self._slices_of_tile(image, (start[0], stop[0]), reads, cores, start, result)
+            if len(tiles) == 2:
+                self._slices_of_tile(image, (start[0], stop[0]), reads, cores, start, result, occupied)
+                continue
+            if not _holds_something(occupied, cores, start, result):
                 continue
             box = self.normalisation.apply(read_box(image, reads))
-            probability = self.forward(torch.from_numpy(box)[None, None])[0]
+            probability = self.constant.predict(torch.from_numpy(box)[None, None], self.forward)[0]
             _put(probability, reads, cores, start, result)
+
+    def _tiles(self, shape: Sequence[int], start: Sequence[int], stop: Sequence[int]) -> list[list[Tile]]:
+        """The tiles of a box along [Z,] Y, X."""
+        axes = range(3 - self.settings["network"]["dimensions"], 3)
+        factor = networks.size_factor(self.settings["network"])
+        if self.is_exact:
+            edges = self._edges(shape)
+            return [
+                axis_tiles(start[k], stop[k], shape[k], edge=edges[k], halo=self.halo[k], factor=factor[k])
+                for k in axes
+            ]
+        cores = self.fixed_core(shape)
+        return [
+            fixed_tiles(start[k], stop[k], shape[k], core=cores[k], halo=self.halo[k], factor=factor[k]) for k in axes
+        ]
 
     def _slices_of_tile(
         self,
@@ -249,23 +171,37 @@ class Predictor:
         cores: list[tuple[int, int]],
         start: Sequence[int],
         result: NDArray[Any],
+        occupied: NDArray[np.bool_] | None,
     ) -> None:
         """One tile of every slice, several at once where they are small."""
         beside, step = networks.slices_beside(self.settings["network"]), self.settings["network"]["slice_step"]
         at_once = self._tiles_at_once(math.prod(high - low for low, high in reads))
         for low in range(*z, at_once):
             high = min(low + at_once, z[1])
+            if not _holds_something(occupied, [(low, high), *cores], start, result):
+                continue
             stack = self.normalisation.apply(read_box(image, [(low - beside, high + beside), *reads]))
             channels = torch.from_numpy(stack).unfold(0, 2 * beside + 1, 1)[..., ::step].movedim(-1, 1)  # (N, C, Y, X)
-            _put(self.forward(channels), [(low, high), *reads], [(low, high), *cores], start, result)
+            probability = self.constant.predict(channels, self.forward)
+            _put(probability, [(low, high), *reads], [(low, high), *cores], start, result)
 
-    def _scaled_slices(self, image: Readable, start: Sequence[int], stop: Sequence[int], result: NDArray[Any]) -> None:
+    def _scaled_slices(
+        self,
+        image: Readable,
+        start: Sequence[int],
+        stop: Sequence[int],
+        result: NDArray[Any],
+        occupied: NDArray[np.bool_] | None,
+    ) -> None:
         native = (image.shape[1], image.shape[2])
+        plane = [(start[1], stop[1]), (start[2], stop[2])]
         for z in range(start[0], stop[0]):
+            if not _holds_something(occupied, [(z, z + 1), *plane], start, result):
+                continue
             scaled = self.at_network_scale(image, z)[None]
             back = scale_image(scaled, native)[0].clamp(0, 1)
             _put(back[None], [(z, z + 1), (0, native[0]), (0, native[1])],
-                 [(z, z + 1), (start[1], stop[1]), (start[2], stop[2])], start, result)  # fmt: skip
+                 [(z, z + 1), *plane], start, result)  # fmt: skip
 
     def at_network_scale(self, image: Readable, z: int) -> Tensor:
         """Probabilities of one slice at the size that the network sees (``input.size``).
@@ -288,7 +224,8 @@ class Predictor:
         rows, columns = (
             torch.from_numpy(reflected(0, -(-n // f) * f, n)) for n, f in zip(size, factor[1:], strict=True)
         )
-        return self.forward(scaled[:, rows][:, :, columns][None])[0, : size[0], : size[1]]
+        whole = self.constant.predict(scaled[:, rows][:, :, columns][None], self.forward)
+        return whole[0, : size[0], : size[1]]
 
     def forward(self, batch: Tensor) -> Tensor:
         """Probabilities of a batch.
@@ -309,11 +246,11 @@ class Predictor:
         with torch.inference_mode(), devices.arithmetic(self.device, self.dtype):
             for transform in self.transforms:
                 logits = self.network(transform.apply(batch).contiguous(memory_format=memory_format))
-                probability = transform.undo(torch.sigmoid(logits.float()))
-                total = probability if total is None else total + probability
-        assert total is not None
-        mean = (total[:, 0] / len(self.transforms)).cpu()
-        if not bool(torch.isfinite(mean).all()):
+                probability = transform.undo(logits.float().sigmoid_())
+                total = probability if total is None else total.add_(probability)
+            assert total is not None
+            mean = total.div_(len(self.transforms))[:, 0].cpu()
+        if not math.isfinite(mean.sum()):
             raise ModelError(
                 "the network's output is not finite: its training diverged; train again with a lower learning rate"
             )
@@ -325,31 +262,65 @@ class Predictor:
             budget = 0.5 * torch.cuda.mem_get_info(self.device)[0]
         return budget / networks.activation_bytes(self.settings["network"])
 
+    def fixed_core(self, shape: Sequence[int]) -> Shape:
+        """Edges (Z, Y, X) of the grid of tiles that lies fixed in a volume.
+
+        Parameters
+        ----------
+        shape : sequence of int
+            Of the volume.
+
+        Returns
+        -------
+        core : tuple of int
+            Z is 1 in 2-D.
+
+        Raises
+        ------
+        VolumeError
+            If such a tile doesn't fit the budget.
+        """
+        dimensions = self.settings["network"]["dimensions"]
+        edge = FIXED_CORES[self.device.type][dimensions - 2]
+        z, y, x = (-(-edge // multiple) * multiple for multiple in networks.size_factor(self.settings["network"]))
+        core = (z if dimensions == 3 else 1, y, x)
+        self._require([edge + 2 * halo for edge, halo in zip(core, self.halo, strict=True)], shape)
+        return core
+
     def _edges(self, shape: Sequence[int]) -> Shape:
         """Lengths (Z, Y, X) of a tile to read that fits the budget; Z is not read in 2-D."""
         axes = range(3 - self.settings["network"]["dimensions"], 3)
         factor = networks.size_factor(self.settings["network"])
-        halo = networks.receptive_field(self.settings["network"])
-        least = [2 * reach + multiple for reach, multiple in zip(halo, factor, strict=True)]
+        least = [2 * reach + multiple for reach, multiple in zip(self.halo, factor, strict=True)]
         edges = [TILE_EDGES[self.device.type][len(axes) - 2]] * 3
-
-        def voxels(lengths: Sequence[int]) -> int:
-            longest = [lengths[k] + 2 * factor[k] for k in axes]
-            return math.prod(
-                min(most, -(-shape[k] // factor[k]) * factor[k]) for k, most in zip(axes, longest, strict=True)
-            )
-
-        while voxels(edges) > self._voxels_at_once() and any(edges[k] > least[k] for k in axes):
+        most = self._voxels_at_once()
+        while self._tile_voxels(edges, shape) > most and any(edges[k] > least[k] for k in axes):
             edges = [max(least[k], int(edges[k] * 0.85) // factor[k] * factor[k]) for k in range(3)]
-        if voxels(edges) > self._voxels_at_once():
-            needed = voxels(edges) * networks.activation_bytes(self.settings["network"]) / 2**20
-            size, sight = (" x ".join(str(lengths[k]) for k in axes) for lengths in (edges, halo))
-            raise VolumeError(
-                f"the smallest tile of this network, {size} voxels because it sees {sight} voxels far, needs about "
-                f"{needed:.0f} MiB and {self.memory_mib:.0f} MiB are left for it; raise resources.memory_mib"
-            )
+        self._require(edges, shape)
         z, y, x = edges
         return z, y, x
+
+    def _tile_voxels(self, edges: Sequence[int], shape: Sequence[int]) -> int:
+        """Voxels of a tile of these edges, on the pooling grid and no larger than the volume."""
+        factor = networks.size_factor(self.settings["network"])
+        return math.prod(
+            min(edges[k] + 2 * factor[k], -(-shape[k] // factor[k]) * factor[k])
+            for k in range(3 - self.settings["network"]["dimensions"], 3)
+        )
+
+    def _require(self, edges: Sequence[int], shape: Sequence[int]) -> None:
+        """Refuse a tile that doesn't fit the budget."""
+        voxels = self._tile_voxels(edges, shape)
+        if voxels <= self._voxels_at_once():
+            return
+        needed = voxels * networks.activation_bytes(self.settings["network"]) / 2**20
+        axes = range(3 - self.settings["network"]["dimensions"], 3)
+        size, sight = (" x ".join(str(lengths[k]) for k in axes) for lengths in (edges, self.halo))
+        raise VolumeError(
+            f"the smallest tile of this network, {size} voxels because it looks {sight} voxels far, needs about "
+            f"{needed:.0f} MiB and {self.memory_mib:.0f} MiB are left for it; raise resources.memory_mib, or set "
+            "predict.halo_voxels to fewer voxels"
+        )
 
     def _tiles_at_once(self, voxels: int) -> int:
         most = min(self._voxels_at_once(), 2 ** (24 if self.device.type == "cuda" else 19))
@@ -370,6 +341,20 @@ def read_box(image: Readable, ranges: Sequence[tuple[int, int]]) -> NDArray[Any]
     box : ndarray
     """
     return read_reflected(image, [low for low, _ in ranges], [high - low for low, high in ranges])
+
+
+def _holds_something(
+    occupied: NDArray[np.bool_] | None,
+    cores: Sequence[tuple[int, int]],
+    start: Sequence[int],
+    result: NDArray[Any],
+) -> bool:
+    """Whether a tile's core must be looked at; it becomes 0 where it needn't."""
+    inside = [(low - first, high - first) for (low, high), first in zip(cores, start, strict=True)]
+    if is_occupied(occupied, inside):
+        return True
+    result[tuple(slice(low, high) for low, high in inside)] = 0
+    return False
 
 
 def _put(
@@ -401,7 +386,7 @@ def prepare(
     Parameters
     ----------
     network : torch.nn.Module
-        Moved, and set to evaluation mode.
+        Not modified: a copy of it predicts, with its batch normalisation folded into its convolutions.
     settings : mapping
         A model's settings with its ``normalisation``.
     memory_mib : float
@@ -417,6 +402,7 @@ def prepare(
     Returns
     -------
     predictor : Predictor
+        With the halo of all that the network sees; `halo.chosen` narrows it.
 
     Raises
     ------
@@ -426,9 +412,8 @@ def prepare(
     check_rotations(settings)
     where = devices.choose_device(device)
     dimensions = settings["network"]["dimensions"]
-    network = network.to(where, memory_format=devices.memory_format(dimensions)).eval()  # type: ignore[call-overload]
     return Predictor(
-        network=network,
+        network=folded(network).to(where, memory_format=devices.memory_format(dimensions)),  # type: ignore[call-overload]
         settings=settings,
         device=where,
         dtype=devices.choose_precision(precision or settings["precision"], where),
@@ -438,5 +423,7 @@ def prepare(
             # models of version 0.1.0 lack the key
             has_rotations=settings.get("test_time_rotations", False) if has_rotations is None else has_rotations,
         ),
-        memory_mib=memory_mib,
+        memory_mib=(1 - REMEMBERED) * memory_mib,
+        halo=networks.receptive_field(settings["network"]),
+        constant=ConstantTiles(REMEMBERED * memory_mib),
     )

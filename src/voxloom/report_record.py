@@ -188,8 +188,36 @@ def provenance(material: Material) -> str:
         if card is not None and card.is_file():
             name = f"model {run.task}, {run.model}, fold {run.fold}: as it was trained"
             parts.append(report_page.collapsible_yaml(name, yaml.safe_load(card.read_text(encoding="utf-8"))))
-    parts += ["<h3>Time and memory</h3>", _costs(material)]
+    parts += [*_narrowed_halos(material), "<h3>Time and memory</h3>", _costs(material)]
     return "\n".join(parts)
+
+
+def _narrowed_halos(material: Material) -> list[str]:
+    """Predictions whose tiles were shown less than the network sees, and what that changed."""
+    rows = []
+    for run in material.inputs.runs:
+        for volume, store in run.predictions.items():
+            for facts in (material.gallery.open_volume(store).metadata or {}).get("prediction", []):
+                if facts["halo_voxels"] != facts["sees_voxels"]:
+                    difference = facts["largest_difference"]
+                    rows.append(
+                        {
+                            "task": run.task,
+                            "model": run.model,
+                            "fold": run.fold,
+                            "volume": volume,
+                            "halo (z, y, x)": " × ".join(map(str, facts["halo_voxels"])),
+                            "sees (z, y, x)": " × ".join(map(str, facts["sees_voxels"])),
+                            "largest difference": "not measured" if difference is None else f"{difference:.2g}",
+                        }
+                    )
+    if not rows:
+        return []
+    words = (
+        "Tiles were predicted with a narrower halo than the network sees. The largest difference is that of "
+        "probabilities on samples of the volume from those with a halo twice as wide."
+    )
+    return ["<h3>Prediction by tiles</h3>", paragraph(words), report_page.table(pd.DataFrame(rows))]
 
 
 def _checksum_table(material: Material) -> str:

@@ -1,5 +1,9 @@
 """A volume predicted by tiles and blocks is the volume predicted at once; what can't be predicted is an error."""
 
+import logging
+import re
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +12,9 @@ from voxloom import inference, networks, predictor
 from voxloom.errors import ModelError, VolumeError
 from voxloom.intensity import Normalisation
 from voxloom.labelled import read_reflected
-from voxloom.predictor import axis_tiles
 from voxloom.sampling import scale_image
+from voxloom.symmetries import tile_symmetries
+from voxloom.tiles import axis_tiles
 
 
 def settings(*, size=None, flips=False, rotations=False, normalise="zscore", **network):
@@ -132,6 +137,12 @@ def test_tiles_cover_the_range_once_and_begin_on_the_pooling_grid(arguments):
         assert tile.read[1] >= arguments["size"] or tile.read[1] - tile.core[1] >= 23
 
 
+def test_no_tile_is_cut_where_the_volumes_border_leaves_room():
+    """Two tiles of 150 fit an edge of 160, though one inside the volume could only keep 116 of them."""
+    assert len(axis_tiles(0, 256, 256, edge=160, halo=22, factor=4)) == 2
+    assert len(axis_tiles(100, 356, 1000, edge=160, halo=22, factor=4)) == 3
+
+
 def test_a_slice_that_fits_is_read_once_however_far_the_network_sees():
     tiles = axis_tiles(start=0, stop=500, size=500, edge=640, halo=891, factor=128)
     assert [(tile.core, tile.read) for tile in tiles] == [((0, 500), (0, 512))]
@@ -190,7 +201,7 @@ def test_flips_and_rotations_average_the_transformed_predictions(monkeypatch, ne
 )
 def test_every_symmetry_is_taken_once_and_can_be_undone(dimensions, flips, rotations, count):
     tile = torch.arange(24.0).reshape(1, 1, *(2, 3, 4)) if dimensions == 3 else torch.arange(12.0).reshape(1, 1, 3, 4)
-    chosen = predictor.tile_symmetries(dimensions, has_flips=flips, has_rotations=rotations)
+    chosen = tile_symmetries(dimensions, has_flips=flips, has_rotations=rotations)
     made = [transform.apply(tile) for transform in chosen]
     assert len(chosen) == len({(each.shape, tuple(each.flatten().tolist())) for each in made}) == count
     assert torch.equal(chosen[0].apply(tile), tile)
@@ -247,6 +258,30 @@ def test_a_volume_doesn_t_depend_on_the_memory_budget(monkeypatch, model, memory
     else:
         expected = at_once(net, model, volume)
     assert np.abs(out - expected * 255.0).max() <= 0.51
+
+
+def test_the_log_says_what_reading_network_and_writing_took(caplog):
+    class Slow(np.ndarray):
+        def __setitem__(self, index, values):
+            time.sleep(0.05)
+            super().__setitem__(index, values)
+
+    model = settings()
+    volume = image((2, 40, 40))
+    with caplog.at_level(logging.INFO, logger="voxloom"):
+        inference.predict_volume(
+            trained_network(model),
+            model,
+            volume,
+            np.zeros(volume.shape, np.uint8).view(Slow),
+            memory_mib=100,
+            threads=1,
+        )
+    [said] = re.findall(r"predict: (.* of [\d.]+ s)", caplog.text)
+    shares = {name: int(share) for name, share in re.findall(r"(\w+) (\d+) %", said)}
+    assert set(shares) == {"reading", "network", "writing"}
+    assert shares["writing"] > 1
+    assert sum(shares.values()) <= 102  # of one block: nothing side by side
 
 
 def test_values_that_are_not_finite_are_an_error(monkeypatch):

@@ -169,6 +169,13 @@ def test_provenance_has_checksums_versions_and_costs(built):
     assert ["train", "1", "62", "62", "6\u202f200"] in [table_row for table in tables_of(said) for table_row in table]
 
 
+def test_only_predictions_with_a_narrowed_halo_are_listed_with_what_it_changed(built):
+    _, _, page = built
+    [table] = [each for each in tables_of(section(page, "provenance")) if "halo (z, y, x)" in each[0]]
+    assert {row[1] for row in table[1:]} == {"best"}
+    assert table[1][-3:] == ["8 × 8 × 8", "22 × 22 × 22", "0.0012"]
+
+
 def test_each_viewer_has_a_frame_for_every_models_typical_and_worst_slice(built):
     _, _, page = built
     viewer = re.search(r'<div class="viewer" id="panels-axons-truth">.*?</ul></div>', page, re.DOTALL)[0]

@@ -17,6 +17,7 @@ rule predict:
         block_mib=block_mib,
         device=CONFIG["resources"]["device"],
     params:
+        predict=lookup("{task}/predict", within=TASKS),
         code=code_version("predict"),
     script:
         "../../scripts/predict.py"
