@@ -12,7 +12,10 @@ import runpy
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,6 +57,34 @@ class Files(list[str]):
             several = [str(path) for path in paths] if isinstance(paths, list) else str(paths)
             setattr(self, name, several)
             self.extend(several if isinstance(several, list) else [several])
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the parts that jobs of their own make of a stage's result.
+
+    Parameters
+    ----------
+    number, count : int
+        From 1; of one part there is no job but the stage's own.
+    """
+
+    number: int = 1
+    count: int = 1
+
+    @property
+    def item(self) -> str:
+        """As Snakemake names it."""
+        return f"{self.number}-of-{self.count}"
+
+    def of(self, whole: Path) -> Path:
+        """Where this part is written."""
+        return whole.with_suffix(f".{self.item}{whole.suffix}")
+
+    def all_of(self, whole: Path) -> list[Path]:
+        """Where all parts are; none where there is but one."""
+        count = self.count if self.count > 1 else 0
+        return [Part(number, count).of(whole) for number in range(1, count + 1)]
 
 
 def settings() -> dict[str, Any]:
@@ -98,14 +129,16 @@ def _write_model(folder: Path) -> None:
     (folder / model.SETTINGS).write_text(yaml.safe_dump(document), encoding="utf-8")
 
 
-def jobs(folder: Path) -> dict[str, dict[str, Any]]:
-    """What Snakemake would hand to the script of every stage, in their order."""
+def jobs(folder: Path, part: Part) -> dict[str, dict[str, Any]]:
+    """What Snakemake would hand to the script of every stage, and of the jobs that share a stage between them."""
     results, task = folder / "results", settings()
     volume, annotation = results / "volumes" / "v.zarr", results / "annotations" / "bench" / "v.zarr"
     prediction, segmentation = (
         results / kind / "bench" / "given" / "0" / "v.zarr" for kind in ("predictions", "segmentations")
     )
+    predicted = results / "predictions" / "bench" / "net" / "0" / "v.zarr"
     models = [results / "models" / "bench" / "net" / "0"]
+    threshold = results / "threshold.json"
     tables, splits = results / "tables", results / "splits"
     scaled = {"network": task["models"]["net"]["network"], "input": {"size": task["models"]["net"]["input"]["size"]}}
     return {
@@ -136,13 +169,35 @@ def jobs(folder: Path) -> dict[str, dict[str, Any]]:
             },
         },
         "predict": {
-            "input": Files(volume=volume, models=models, parts=[]),
-            "output": Files(prediction=results / "predictions" / "bench" / "net" / "0" / "v.zarr"),
+            "input": Files(volume=volume, models=models, parts=part.all_of(predicted)),
+            "output": Files(prediction=predicted),
+            "params": {},
+        },
+        "predict_part": {
+            "input": Files(volume=volume, models=models),
+            "output": Files(part=part.of(predicted)),
             "params": {},
         },
         "segment": {
-            "input": Files(prediction=prediction, threshold=results / "threshold.json", looks=[], parts=[]),
+            "input": Files(
+                prediction=prediction,
+                threshold=threshold,
+                looks=part.all_of(segmentation.with_suffix(".objects")),
+                parts=part.all_of(segmentation),
+            ),
             "output": Files(segmentation=segmentation),
+            "params": {"segment": task["segment"]},
+        },
+        "segment_look": {
+            "input": Files(prediction=prediction, threshold=threshold),
+            "output": Files(looks=part.of(segmentation.with_suffix(".objects"))),
+            "params": {"segment": task["segment"]},
+        },
+        "segment_part": {
+            "input": Files(
+                prediction=prediction, threshold=threshold, looks=part.all_of(segmentation.with_suffix(".objects"))
+            ),
+            "output": Files(part=part.of(segmentation)),
             "params": {"segment": task["segment"]},
         },
         "evaluate": {
@@ -180,11 +235,13 @@ READS: dict[str, tuple[str, ...]] = {
 """The stages in their order, with those before them that they can't do without; the prediction is made by `prepare`."""
 
 STAGES = tuple(READS)
+SCATTERED = {"predict": ("predict_part",), "segment": ("segment_look", "segment_part")}
+"""What the jobs run that share a stage, one kind after the other; the stage's own job joins what they wrote."""
 
 
-def run(stage: str, folder: Path, *, memory_mib: int, threads: int) -> float:
+def run(stage: str, folder: Path, *, memory_mib: int, threads: int, part: Part) -> float:
     """Run a stage's script; seconds."""
-    job = jobs(folder)[stage]
+    job = jobs(folder, part)[stage]
     for path in job["output"]:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     handed = SimpleNamespace(
@@ -192,20 +249,49 @@ def run(stage: str, folder: Path, *, memory_mib: int, threads: int) -> float:
         output=job["output"],
         params=SimpleNamespace(code="benchmark", **job["params"]),
         resources=SimpleNamespace(mem_mb=memory_mib, block_mib=job_memory.block_mib(memory_mib), device="cpu"),
-        wildcards=SimpleNamespace(task="bench", model="net", fold="0", volume="v"),
+        wildcards=SimpleNamespace(task="bench", model="net", fold="0", volume="v", scatteritem=part.item),
         threads=threads,
-        log=[str(folder / "logs" / f"{stage}.log")],
+        log=[str(folder / "logs" / f"{stage}.{part.item}.log")],
     )
     begin = time.perf_counter()
     runpy.run_path(str(ROOT / "scripts" / f"{stage}.py"), {"snakemake": handed})
     return time.perf_counter() - begin
 
 
-def measured(stage: str, folder: Path, warm: Path | None, *, memory_mib: int, threads: int) -> dict[str, float]:
+def measured(
+    stage: str,
+    folder: Path,
+    warm: Path | None = None,
+    *,
+    memory_mib: int,
+    threads: int,
+    part: Part | None = None,
+    core: int | None = None,
+) -> dict[str, float]:
     """Seconds and peak memory of a stage, in a process of its own."""
     words = [__file__, stage, "--folder", str(folder), "--memory-mib", str(memory_mib), "--threads", str(threads)]
     words += ["--warm", str(warm)] if warm else []
-    return timing.said_by(words, threads=threads)[0]
+    words += ["--part", str(part.number), str(part.count)] if part else []
+    return timing.said_by(words, threads=threads, core=core)[0]
+
+
+def scattered(stage: str, folder: Path, *, parts: int, cores: int, memory_mib: int) -> float:
+    """Seconds from the first to the last job of a stage that parts of it share, one job a core at a time."""
+    free: SimpleQueue[int] = SimpleQueue()
+    for core in range(cores):
+        free.put(core)
+
+    def work(script: str, number: int) -> None:
+        core = free.get()
+        measured(script, folder, memory_mib=memory_mib, threads=1, part=Part(number, parts), core=core)
+        free.put(core)
+
+    begin = time.perf_counter()
+    with ThreadPoolExecutor(cores) as pool:
+        for script in SCATTERED[stage] if parts > 1 else ():
+            list(pool.map(work, [script] * parts, range(1, parts + 1)))
+    work(stage, 1)
+    return time.perf_counter() - begin
 
 
 def chain(
@@ -222,13 +308,14 @@ def chain(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("stage", choices=[*STAGES, *(script for scripts in SCATTERED.values() for script in scripts)])
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--warm", type=Path)
     parser.add_argument("--memory-mib", type=int, default=2048)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--part", type=int, nargs=2, default=[1, 1], metavar=("NUMBER", "COUNT"))
     options = parser.parse_args()
-    how = {"memory_mib": options.memory_mib, "threads": options.threads}
+    how = {"memory_mib": options.memory_mib, "threads": options.threads, "part": Part(*options.part)}
     if options.warm:
         run(options.stage, options.warm, **how)
     seconds = run(options.stage, options.folder, **how)

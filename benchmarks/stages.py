@@ -1,14 +1,16 @@
-"""Every stage at any size: growth of time, memory within the budget, threads. Volumes are made by streaming.
+"""Every stage at any size: growth of time, memory within the budget, threads, shards. Volumes are made by streaming.
 
     python benchmarks/stages.py growth [--edges 64 128 256 512 1024] [--rounds 3]
     python benchmarks/stages.py budget [--shapes 512x512x512 2048x1024x1024] [--memory-mib 2048]
     python benchmarks/stages.py threads [--threads 1 2] [--edges 256] [--rounds 5]
+    python benchmarks/stages.py shards [--shards 1 2 4] [--edges 512] [--rounds 3]
 
 The stages are the workflow's own scripts on a noisy volume with tubes (`stage_jobs.py`), each in a process of its own.
 Time begins after one run of the stage on 64³ voxels, so that it is work and not the loading of libraries.
 """
 
 import argparse
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +20,8 @@ import numpy as np
 import stage_jobs
 import timing
 import tissue
+
+from voxloom import io
 
 WARM_SHAPE = (64, 64, 64)
 LINEAR_FROM = 256**3
@@ -63,9 +67,9 @@ def growth(options: argparse.Namespace) -> None:
                     peaks[stage] = max(peaks[stage], said["peak_mib"])
     for stage in options.stages:
         points = sorted((voxels, float(np.median(each))) for voxels, each in seconds[stage].items())
-        slope = slope_of([point for point in points if point[0] >= LINEAR_FROM])
+        slope = slope_of(points)
         timing.record(
-            f"{stage}: growth of time from 256³ to {named(shapes[-1])}, slope on logarithmic axes",
+            f"{stage}: growth of time above that of {named(shapes[0])}, from 256³ to {named(shapes[-1])}, as a power",
             stage="scale",
             target="growth",
             ours=slope and round(slope, 3),
@@ -81,10 +85,15 @@ def growth(options: argparse.Namespace) -> None:
 
 
 def slope_of(points: list[tuple[int, float]]) -> float | None:
-    """Of the line through the logarithms of voxels and seconds; None with fewer than two sizes."""
-    if len(points) < 2:
+    """Of the line through the logarithms of voxels and seconds, both above the smallest volume's; None for one size.
+
+    A figure is drawn and a table written in the same time for any volume: that is no growth.
+    """
+    (fewest, least), *others = points
+    grown = [(voxels - fewest, seconds - least) for voxels, seconds in others if voxels >= LINEAR_FROM]
+    if len(grown) < 2 or min(seconds for _, seconds in grown) <= 0:
         return None
-    voxels, seconds = np.log(np.array(points)).T
+    voxels, seconds = np.log(np.array(grown)).T
     return float(np.polyfit(voxels, seconds, 1)[0])
 
 
@@ -141,7 +150,40 @@ def threads(options: argparse.Namespace) -> None:
         )
 
 
-SERIES = {"growth": growth, "budget": budget, "threads": threads}
+def shards(options: argparse.Namespace) -> None:
+    shape, cores = (options.edges[-1],) * 3, len(os.sched_getaffinity(0))
+    stages = [stage for stage in stage_jobs.SCATTERED if stage in options.stages]
+    seconds: dict[str, dict[int, list[float]]] = {stage: {count: [] for count in options.shards} for stage in stages}
+    contents: dict[str, set[str]] = {stage: set() for stage in stages}
+    with folders(options.folder, [shape]) as ([folder], _):
+        stage_jobs.measured("convert", folder, memory_mib=options.memory_mib, threads=1)
+        for number in range(options.rounds):
+            for count in options.shards if number % 2 == 0 else reversed(options.shards):
+                for stage in stages:
+                    how = {"parts": count, "cores": cores, "memory_mib": options.memory_mib}
+                    seconds[stage][count].append(stage_jobs.scattered(stage, folder, **how))
+                    store = stage_jobs.jobs(folder, stage_jobs.Part())[stage]["output"][0]
+                    contents[stage].add(io.fingerprints([store])[store])
+    one, most = options.shards[0], options.shards[-1]
+    for stage in stages:
+        relative, is_same = timing.ratio(seconds[stage][most], seconds[stage][one]), len(contents[stage]) == 1
+        timing.record(
+            f"{stage}: {most} shards against {one}, {named(shape)}, {cores} cores [s]",
+            stage="scale",
+            target="shards",
+            ours=round(float(np.median(seconds[stage][most])), 2),
+            peer=round(float(np.median(seconds[stage][one])), 2),
+            ratio=round(relative, 2),
+            limit="the same bytes",
+            identical=is_same,
+            holds=is_same,
+            chart="shards",
+            line=stage,
+            points=[[count, round(float(np.median(each)), 4)] for count, each in sorted(seconds[stage].items())],
+        )
+
+
+SERIES = {"growth": growth, "budget": budget, "threads": threads, "shards": shards}
 
 
 def main() -> None:
@@ -152,6 +194,7 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", default=["512x512x512", "2048x1024x1024"], help="ZxYxX")
     parser.add_argument("--memory-mib", type=int, default=2048, help="the job's budget")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--shards", type=int, nargs="+", default=[1, 2, 4], help="jobs that share a stage")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where a temporary folder is made; 20 GiB for the largest shape")
     options = parser.parse_args()

@@ -1,7 +1,8 @@
 """The volumes that the benchmarks of the stages are given: made slab by slab, the same for the same size.
 
-Tubes that wander along two axes and small balls are dark in noisy grey tissue: some 5 % of the voxels. A volume of any
-size is a part of the same pattern, so that work grows with the number of voxels and nothing else.
+Tubes that wander along two axes and many small balls are dark in noisy grey tissue: some 5 % of the voxels. How each
+wanders and how thick it is, a random table says. A volume of any size is a part of the same pattern, so that work grows
+with the number of voxels and nothing else.
 """
 
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from voxloom.volume import Geometry
 GEOMETRY = Geometry(spacing_um=(1.17, 1.17, 1.17))
 SLAB = 64
 BACKGROUND, LUMEN, NOISE = 128.0, 55.0, 14.0
+TABLE = np.random.default_rng(17).random((16, 16), np.float32)
 
 Shape = tuple[int, int, int]
 Slab = tuple[tuple[slice, slice, slice], NDArray[np.bool_]]
@@ -23,14 +25,23 @@ def masks(shape: Shape) -> Iterator[Slab]:
     """Where a slab of slices lies, and its foreground."""
     depth, height, width = shape
     y, x = np.ogrid[:height, :width]
+    phases, radii = (_spread(table, y // 64, x // 64) for table in (6.3 * TABLE, 3 + 6 * TABLE.T))
     for first in range(0, depth, SLAB):
         slices = range(first, min(first + SLAB, depth))
         found = np.empty((len(slices), height, width), bool)
         for k, z in enumerate(slices):
-            np.less((_sawtooth(y + 6 * np.sin(z / 40)) ** 2 + _sawtooth(x + 6 * np.cos(z / 40)) ** 2), 49, out=found[k])
-            found[k] |= _sawtooth(z) ** 2 + _sawtooth(x / 2 + 3 * np.sin(y / 40)) ** 2 * 4 < 36
-            found[k] |= _sawtooth(y, 40) ** 2 + _sawtooth(x, 44) ** 2 + _sawtooth(z, 36) ** 2 < 16
+            turn = phases + np.float32(z / 40)
+            found[k] = _sawtooth(y + 6 * np.sin(turn)) ** 2 + _sawtooth(x + 6 * np.cos(turn)) ** 2 < radii**2
+            bend = 6 * np.sin(y / 40 + 6.3 * _spread(TABLE, z // 64, x // 128))
+            found[k] |= _sawtooth(z) ** 2 + _sawtooth(x + bend, 128) ** 2 < 36
+            balls = 4 * _spread(np.roll(TABLE, z // 18), y // 20, x // 22)
+            found[k] |= _sawtooth(y, 20) ** 2 + _sawtooth(x, 22) ** 2 + _sawtooth(z, 18) ** 2 < balls**2
         yield (slice(slices.start, slices.stop), slice(0, height), slice(0, width)), found
+
+
+def _spread(table, row, column):
+    """The table's number for every cell of a lattice."""
+    return table[row % len(table), column % len(table)]
 
 
 def _sawtooth(position, period: int = 64):
