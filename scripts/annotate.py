@@ -8,8 +8,14 @@ from voxloom.logs import log_to
 
 with log_to(snakemake.log[0]):
     volume = io.open_volume(snakemake.input.volume)
+    key = io.resume_key(snakemake.input, recipe=snakemake.params.recipe, code=snakemake.params.code)
     with io.create_volume(
-        snakemake.output.annotation, shape=volume.shape, dtype="uint8", geometry=volume.geometry, kind="annotation"
+        snakemake.output.annotation,
+        shape=volume.shape,
+        dtype="uint8",
+        geometry=volume.geometry,
+        kind="annotation",
+        resume=key,
     ) as out:
         annotated = recipe.annotate_volume(
             volume,

@@ -13,6 +13,7 @@ with log_to(snakemake.log[0]):
         geometry=annotation.geometry,
         kind="distance",
         quantisation=distance.distance_quantisation(clip_um),
+        resume=io.resume_key(snakemake.input, clip_um=clip_um, code=snakemake.params.code),
     ) as out:
         distance.distance_volume(
             annotation,

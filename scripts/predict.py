@@ -1,4 +1,4 @@
-"""Rule predict: volume and model, or an ensemble's models, in; probability out."""
+"""Rule predict: volume and model, or an ensemble's models in; probability out."""
 
 from voxloom import inference, io, model
 from voxloom.logs import log_to
@@ -13,6 +13,7 @@ with log_to(snakemake.log[0]):
         geometry=volume.geometry,
         kind="probability",
         quantisation=PROBABILITY,
+        resume=io.resume_key(snakemake.input, code=snakemake.params.code, device=snakemake.resources.device),
     ) as out:
         out.metadata["prediction"] = inference.predict_ensemble(
             [model.load_model(folder) for folder in snakemake.input.models],

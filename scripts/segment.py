@@ -1,4 +1,4 @@
-"""Rule segment: prediction and threshold in, numbered objects out."""
+"""Rule segment: prediction and threshold in; numbered objects out."""
 
 import json
 
@@ -10,23 +10,23 @@ with log_to(snakemake.log[0]):
     prediction = io.open_volume(snakemake.input.prediction)
     with open(snakemake.input.threshold, encoding="utf-8") as file:
         threshold = json.load(file)
-    with (
-        io.create_volume(
-            snakemake.output.segmentation,
-            shape=prediction.shape,
-            dtype="uint32",
-            geometry=prediction.geometry,
-            kind="labels",
-        ) as labels,
-        io.scratch_volume(labels.folder, shape=prediction.shape, dtype="uint8") as mask,
-    ):
+    key = io.resume_key(snakemake.input, segment=snakemake.params.segment, code=snakemake.params.code)
+    with io.create_volume(
+        snakemake.output.segmentation,
+        shape=prediction.shape,
+        dtype="uint32",
+        geometry=prediction.geometry,
+        kind="labels",
+        resume=key,
+    ) as labels:
+        keep = io.keep_results(labels.folder, "objects")
         segmented = segment_volume(
             prediction,
-            mask,
+            labels,
             stored_threshold=threshold["stored"],
             memory_mib=snakemake.resources.block_mib,
-            labels=labels,
             threads=snakemake.threads,
+            keep=keep,
             **snakemake.params.segment,
         )
         labels.metadata["objects"] = segmented.objects

@@ -9,14 +9,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from voxloom.errors import VolumeError
 from voxloom.job_memory import memory_for
-from voxloom.logs import progress
+from voxloom.logs import LOGGER, progress
 
 Slices = tuple[slice, ...]
 Shape = tuple[int, int, int]
@@ -42,6 +42,27 @@ class ReadableWritable(Readable, Writable, Protocol):
     """A volume that is read back while it is written."""
 
 
+@runtime_checkable
+class Resumable(Writable, Protocol):
+    """A volume that knows which boxes of it an interrupted run had finished."""
+
+    def is_done(self, core: Slices) -> bool:
+        """Whether a box was written before, and its bytes are still the same."""
+
+    def mark_done(self, core: Slices) -> None:
+        """Note that a box is written."""
+
+
+class Results(Protocol):
+    """A place where results of blocks outlive an interruption."""
+
+    def load(self, core: Slices) -> tuple[NDArray[Any], ...] | None:
+        """The result of a block, or None where it isn't there whole."""
+
+    def save(self, core: Slices, arrays: Sequence[NDArray[Any]]) -> None:
+        """Keep the result of a block."""
+
+
 @dataclass(frozen=True)
 class Block:
     """A box of voxels that is processed at once.
@@ -64,8 +85,14 @@ class Block:
     inner: Slices
 
 
-def grid(shape: Sequence[int], block_shape: Sequence[int], *, halo_voxels: Sequence[int] = (0, 0, 0)) -> list[Block]:
-    """Cut a volume into blocks.
+def grid(
+    shape: Sequence[int],
+    block_shape: Sequence[int],
+    *,
+    halo_voxels: Sequence[int] = (0, 0, 0),
+    z_range: tuple[int, int] | None = None,
+) -> list[Block]:
+    """Cut a volume, or some slices of it, into blocks.
 
     Parameters
     ----------
@@ -75,6 +102,8 @@ def grid(shape: Sequence[int], block_shape: Sequence[int], *, halo_voxels: Seque
         The core's edge lengths (Z, Y, X); blocks at the far border are smaller.
     halo_voxels : sequence of int
         Context (Z, Y, X) read on each side.
+    z_range : pair of int, optional
+        First slice and the one after the last of the cores; context is read beyond. All slices by default.
 
     Returns
     -------
@@ -87,17 +116,44 @@ def grid(shape: Sequence[int], block_shape: Sequence[int], *, halo_voxels: Seque
     [slice(0, 8, None), slice(4, 10, None)]
     """
     blocks = []
-    starts = [range(0, size, step) for size, step in zip(shape, block_shape, strict=True)]
+    ends = [z_range or (0, shape[0]), *((0, size) for size in shape[1:])]
+    starts = [range(*end, step) for end, step in zip(ends, block_shape, strict=True)]
     for index, corner in enumerate(itertools.product(*starts)):
         core, read, inner = [], [], []
-        for first, step, size, halo in zip(corner, block_shape, shape, halo_voxels, strict=True):
-            last = min(first + step, size)
+        for first, step, (_, end), size, halo in zip(corner, block_shape, ends, shape, halo_voxels, strict=True):
+            last = min(first + step, end)
             low, high = max(first - halo, 0), min(last + halo, size)
             core.append(slice(first, last))
             read.append(slice(low, high))
             inner.append(slice(first - low, last - low))
         blocks.append(Block(index, tuple(core), tuple(read), tuple(inner)))
     return blocks
+
+
+def part_of(shape: Sequence[int], shard_shape: Sequence[int], part: str) -> tuple[int, int]:
+    """Slices of one of several parts of a volume: whole layers of shards, so that no two parts share a file.
+
+    Parameters
+    ----------
+    shape, shard_shape : sequence of int
+        Of the volume, (Z, Y, X).
+    part : str
+        Such as "2-of-3".
+
+    Returns
+    -------
+    z_range : tuple of int
+        First slice and the one after the last; equal where there are more parts than layers and this one has none.
+
+    Examples
+    --------
+    >>> [part_of((200, 512, 512), (64, 512, 512), f"{k}-of-3") for k in (1, 2, 3)]
+    [(0, 64), (64, 128), (128, 200)]
+    """
+    number, count = (int(word) for word in part.split("-of-"))
+    layers = -(-shape[0] // shard_shape[0])
+    first, last = (min(layers * k // count * shard_shape[0], shape[0]) for k in (number - 1, number))
+    return first, last
 
 
 def halo_for(reach_um: float, spacing_um: Sequence[float]) -> Shape:
@@ -191,10 +247,12 @@ def read_voxels(block_shape: Sequence[int], shape: Sequence[int], halo_voxels: S
 def reduce_blocks(
     function: Callable[..., Any],
     *inputs: Readable,
-    block_shape: Sequence[int],
+    block_shape: Sequence[int] = (),
     halo_voxels: Sequence[int] = (0, 0, 0),
+    blocks: Sequence[Block] | None = None,
     threads: int = 1,
     description: str = "",
+    keep: Results | None = None,
 ) -> Iterator[tuple[Block, Any]]:
     """Apply a function to every block and hand on its results in the grid's order.
 
@@ -206,10 +264,15 @@ def reduce_blocks(
         Volumes of equal (Z, Y, X) shape.
     block_shape, halo_voxels : sequence of int
         See `grid`.
+    blocks : sequence of Block, optional
+        These instead of a grid.
     threads : int
         Blocks in work at a time; one more result may wait to be handed on.
     description : str
         For the progress line in the log.
+    keep : Results, optional
+        Where results are kept, so that after an interruption only the others are worked out. Then `function` returns
+        a tuple of arrays and numbers, and each of them is handed on as an array.
 
     Yields
     ------
@@ -221,27 +284,34 @@ def reduce_blocks(
     ------
     VolumeError
         If the inputs' shapes differ.
+
+    Notes
+    -----
+    Blocks run on threads, for tensorstore, compiled kernels and PyTorch release the interpreter's lock. Labelling by
+    cc3d holds it: slabs that are labelled overlap with reading and writing of others, not with each other.
     """
-    shape = inputs[0].shape[-3:]
-    for other in inputs[1:]:
-        if other.shape[-3:] != shape:
-            raise VolumeError(f"volumes of different shapes can't be read together: {shape} and {other.shape[-3:]}")
-    blocks = grid(shape, block_shape, halo_voxels=halo_voxels)
-    takes_block = "block" in inspect.signature(function).parameters
+    blocks = _blocks_of(inputs, block_shape, halo_voxels) if blocks is None else blocks
+    work = _reading(function, inputs)
 
-    def work(block: Block) -> Any:
-        arrays = [volume[(..., *block.read)] for volume in inputs]
-        return function(*arrays, block=block) if takes_block else function(*arrays)
+    def work_or_load(block: Block) -> Any:
+        if keep is None:
+            return work(block)
+        kept = keep.load(block.core)
+        if kept is None:
+            kept = tuple(np.asarray(part) for part in work(block))
+            keep.save(block.core, kept)
+        return kept
 
-    yield from progress(_in_order(work, blocks, threads=threads), total=len(blocks), description=description)
+    yield from progress(_in_order(work_or_load, blocks, threads=threads), total=len(blocks), description=description)
 
 
 def map_blocks(
     function: Callable[..., NDArray[Any]],
     *inputs: Readable,
     out: Writable,
-    block_shape: Sequence[int],
+    block_shape: Sequence[int] = (),
     halo_voxels: Sequence[int] = (0, 0, 0),
+    blocks: Sequence[Block] | None = None,
     threads: int = 1,
     description: str = "",
 ) -> None:
@@ -255,26 +325,85 @@ def map_blocks(
     *inputs : array-like
         Volumes of equal (Z, Y, X) shape.
     out : object
-        Takes ``out[slices] = array``. `block_shape` should be whole shards of it, so that no two blocks share one.
-    block_shape, halo_voxels, threads, description
+        Takes ``out[slices] = array``. `block_shape` should be whole shards of it, so that no two blocks share one. A
+        volume that resumes (`Resumable`) is written by one such pass, not in place, and what it has is left out.
+    block_shape, halo_voxels, blocks, threads, description
         See `reduce_blocks`.
     """
-    takes_block = "block" in inspect.signature(function).parameters
+    work = _reading(function, inputs)
 
-    def work(*arrays: NDArray[Any], block: Block) -> None:
-        result = function(*arrays, block=block) if takes_block else function(*arrays)
-        if result.shape[-3:] != arrays[0].shape[-3:]:
-            raise VolumeError(f"a block of {arrays[0].shape} became one of {result.shape}; expected the same shape")
+    def work_and_write(block: Block) -> None:
+        result = work(block)
+        read = tuple(axis.stop - axis.start for axis in block.read)
+        if result.shape[-3:] != read:
+            raise VolumeError(f"a block of {read} became one of {result.shape}; expected the same shape")
         z, y, x = block.inner
-        out[(..., *block.core) if result.ndim > 3 else block.core] = np.ascontiguousarray(result[..., z, y, x])
+        write_block(out, block, np.ascontiguousarray(result[..., z, y, x]))
 
-    for _ in reduce_blocks(
-        work, *inputs, block_shape=block_shape, halo_voxels=halo_voxels, threads=threads, description=description
-    ):
+    blocks = unfinished(_blocks_of(inputs, block_shape, halo_voxels) if blocks is None else blocks, out, description)
+    for _ in progress(_in_order(work_and_write, blocks, threads=threads), total=len(blocks), description=description):
         pass
 
 
-def _in_order(work: Callable[[Block], Any], blocks: list[Block], *, threads: int) -> Iterator[tuple[Block, Any]]:
+def unfinished(blocks: Sequence[Block], out: Writable, description: str = "") -> list[Block]:
+    """Those blocks that an interrupted run had not finished; all, where the volume doesn't resume.
+
+    Parameters
+    ----------
+    blocks : sequence of Block
+    out : object
+        Where they are written.
+    description : str
+        For the log.
+
+    Returns
+    -------
+    blocks : list of Block
+    """
+    if not isinstance(out, Resumable):
+        return list(blocks)
+    left = [block for block in blocks if not out.is_done(block.core)]
+    if len(left) < len(blocks):
+        LOGGER.info("%s: %d of %d were done before", description, len(blocks) - len(left), len(blocks))
+    return left
+
+
+def write_block(out: Writable, block: Block, values: NDArray[Any]) -> None:
+    """Write a block's result and note that it is there.
+
+    Parameters
+    ----------
+    out : object
+        Takes ``out[slices] = array``.
+    block : Block
+    values : ndarray
+        Of the block's core; (C, Z, Y, X) with channels.
+    """
+    out[(..., *block.core) if values.ndim > 3 else block.core] = values
+    if isinstance(out, Resumable):
+        out.mark_done(block.core)
+
+
+def _blocks_of(inputs: Sequence[Readable], block_shape: Sequence[int], halo_voxels: Sequence[int]) -> list[Block]:
+    shape = inputs[0].shape[-3:]
+    for other in inputs[1:]:
+        if other.shape[-3:] != shape:
+            raise VolumeError(f"volumes of different shapes can't be read together: {shape} and {other.shape[-3:]}")
+    return grid(shape, block_shape, halo_voxels=halo_voxels)
+
+
+def _reading(function: Callable[..., Any], inputs: Sequence[Readable]) -> Callable[[Block], Any]:
+    """The function of a block that reads what `function` takes."""
+    takes_block = "block" in inspect.signature(function).parameters
+
+    def work(block: Block) -> Any:
+        arrays = [volume[(..., *block.read)] for volume in inputs]
+        return function(*arrays, block=block) if takes_block else function(*arrays)
+
+    return work
+
+
+def _in_order(work: Callable[[Block], Any], blocks: Sequence[Block], *, threads: int) -> Iterator[tuple[Block, Any]]:
     """Results in the order of the blocks, with at most ``threads`` + 1 of them alive."""
     if threads == 1:
         for block in blocks:

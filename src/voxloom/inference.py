@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from voxloom import devices, halo, networks
-from voxloom.blocks import Block, Readable, Writable, block_shape_for, grid
+from voxloom.blocks import Block, Readable, Writable, block_shape_for, grid, part_of, unfinished, write_block
 from voxloom.errors import ModelError, VolumeError
 from voxloom.intensity import for_volume
 from voxloom.labelled import Shape, Window
@@ -91,6 +91,7 @@ def predict_ensemble(
     halo_voxels: int | str = "exact",
     empty_below: float | None = None,
     empty_above: float | None = None,
+    part: str = "1-of-1",
     description: str = "predict",
 ) -> list[dict[str, Any]]:
     """Predict a whole volume as the mean of several models, in bounded memory; reading, networks and writing overlap.
@@ -115,6 +116,8 @@ def predict_ensemble(
     empty_below, empty_above : float, optional
         Squares of a slice whose every grey value is below the one, or above the other, get probability 0; see
         `occupancy.Occupancy`.
+    part : str
+        Which of several jobs' shares to predict, whole layers of shards; see `blocks.part_of`.
     description : str
         For the lines in the log: progress, and the share of the time that reading, networks and writing took.
 
@@ -154,7 +157,8 @@ def predict_ensemble(
         predictors, facts = _prepared(
             members, image, memory_mib=0.55 * memory_mib, device=device, precision=precision, halo_voxels=halo_voxels
         )
-        blocks = _blocks(predictors, image, out, memory_mib=0.4 * memory_mib)
+        blocks = _blocks(predictors, image, out, memory_mib=0.4 * memory_mib, part=part)
+        blocks = unfinished(blocks, out, description)
         margin = _margin(predictors)
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
             writing: Future[None] | None = None
@@ -196,7 +200,7 @@ def _prepared(
 
 def _write(out: Writable, block: Block, result: NDArray[np.uint8], shares: Shares) -> None:
     with shares.of("writing"):
-        out[block.core] = result
+        write_block(out, block, result)
 
 
 def _weights_mib(network: nn.Module) -> float:
@@ -249,13 +253,16 @@ def _reach(predictor: Predictor) -> Shape:
     return z, y, x
 
 
-def _blocks(predictors: Sequence[Predictor], image: Readable, out: Writable, *, memory_mib: float) -> list[Block]:
+def _blocks(
+    predictors: Sequence[Predictor], image: Readable, out: Writable, *, memory_mib: float, part: str
+) -> list[Block]:
     """Blocks of whole shards, and of whole cells of fixed grids; of whole slices where they are scaled."""
     shape = image.shape
     shard = getattr(out, "shard_shape", SHARD)
     for predictor in predictors:
         if not predictor.is_exact:
             shard = [math.lcm(a, b) for a, b in zip(shard, predictor.fixed_core(shape), strict=True)]
+    z_range = part_of(shape, shard, part)
     # the block in work and the one that is read ahead, two results, and the writer's copy
     held = 2 * image[0:1, 0:1, 0:1].dtype.itemsize + 3
     if len(predictors) > 1:
@@ -267,7 +274,7 @@ def _blocks(predictors: Sequence[Predictor], image: Readable, out: Writable, *, 
         block_shape = block_shape_for(
             shape, bytes_per_voxel=held, memory_mib=min(memory_mib, most_mib), halo_voxels=margin, align=shard
         )
-        return grid(shape, block_shape)
+        return grid(shape, block_shape, z_range=z_range)
     window = 2 * margin[0] + 1
     depth = int(memory_mib * 2**20 / (held * shape[1] * shape[2])) - window + 1
     if depth < 1:
@@ -277,7 +284,7 @@ def _blocks(predictors: Sequence[Predictor], image: Readable, out: Writable, *, 
             f"{math.ceil(needed)}"
         )
     depth = depth // shard[0] * shard[0] or depth
-    return grid(shape, (min(depth, shape[0]), shape[1], shape[2]))
+    return grid(shape, (min(depth, shape[0]), shape[1], shape[2]), z_range=z_range)
 
 
 def _read_ahead(
@@ -294,11 +301,10 @@ def _read_ahead(
         with shares.of("reading"):
             return Window(read_box(image, ranges), (ranges[0][0], ranges[1][0], ranges[2][0]), (z, y, x))
 
-    following = reader.submit(read, blocks[0])
+    following = [reader.submit(read, block) for block in blocks[:1]]
     for number, block in enumerate(blocks):
-        window = following.result()
-        if number + 1 < len(blocks):
-            following = reader.submit(read, blocks[number + 1])
+        window = following.pop().result()
+        following += [reader.submit(read, later) for later in blocks[number + 1 : number + 2]]
         yield block, window
 
 

@@ -10,7 +10,7 @@ import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
-from voxloom.blocks import Block, Readable, Writable, map_blocks
+from voxloom.blocks import Block, Readable, Results, Writable, map_blocks
 from voxloom.budget import Layout, slabs_within
 from voxloom.errors import VolumeError
 from voxloom.objects import Labelled, Wanted, labelled, look_up
@@ -94,7 +94,7 @@ def remove_small_objects(mask: NDArray[np.bool_], *, min_size_voxels: int, conne
     >>> remove_small_objects(np.array([[[True, False, True, True]]]), min_size_voxels=2)
     array([[[False, False,  True,  True]]])
     """
-    return _filtered(mask, connectivity=connectivity, wanted=_at_least(min_size_voxels))
+    return _filtered(mask, connectivity=connectivity, wanted=at_least(min_size_voxels))
 
 
 def fill_holes(mask: NDArray[np.bool_], *, connectivity: int = 6) -> NDArray[np.bool_]:
@@ -146,7 +146,14 @@ class Filtered:
 
 
 def remove_small_objects_volume(
-    source: Readable, out: Writable, *, min_size_voxels: int, connectivity: int = 6, memory_mib: float, threads: int = 1
+    source: Readable,
+    out: Writable,
+    *,
+    min_size_voxels: int,
+    connectivity: int = 6,
+    memory_mib: float,
+    threads: int = 1,
+    keep: Results | None = None,
 ) -> Filtered:
     """The same as `remove_small_objects` for a stored volume, slab by slab.
 
@@ -155,7 +162,7 @@ def remove_small_objects_volume(
     source : volume, shape (Z, Y, X)
         Non-zero is foreground.
     out : volume of uint8, shape (Z, Y, X)
-        Takes 0 and 1; may be `source` itself.
+        Takes 0 and 1; may be `source` itself, unless it resumes.
     min_size_voxels : int
         Size of the smallest object that stays.
     connectivity : {6, 18, 26}
@@ -164,6 +171,8 @@ def remove_small_objects_volume(
         Budget, in MiB.
     threads : int
         Slabs in work at a time, fewer where the budget holds fewer.
+    keep : Results, optional
+        Where what the first pass finds out about each slab outlives an interruption.
 
     Returns
     -------
@@ -184,21 +193,28 @@ def remove_small_objects_volume(
         out,
         of_background=False,
         connectivity=connectivity,
-        wanted=_at_least(min_size_voxels),
+        wanted=at_least(min_size_voxels),
         memory_mib=memory_mib,
         threads=threads,
         description="small objects",
+        keep=keep,
     )
 
 
 def fill_holes_volume(
-    source: Readable, out: Writable, *, connectivity: int = 6, memory_mib: float, threads: int = 1
+    source: Readable,
+    out: Writable,
+    *,
+    connectivity: int = 6,
+    memory_mib: float,
+    threads: int = 1,
+    keep: Results | None = None,
 ) -> Filtered:
     """The same as `fill_holes` for a stored volume, slab by slab.
 
     Parameters
     ----------
-    source, out, connectivity, memory_mib, threads
+    source, out, connectivity, memory_mib, threads, keep
         As in `remove_small_objects_volume`.
 
     Returns
@@ -219,6 +235,7 @@ def fill_holes_volume(
         memory_mib=memory_mib,
         threads=threads,
         description="holes",
+        keep=keep,
     )
 
 
@@ -252,8 +269,8 @@ def label_volume(
     joined = join_volume(
         label,
         mask,
-        wanted=_at_least(1),
-        touching=partial(_touching, may_differ=CONNECTIVITIES[connectivity]),
+        wanted=at_least(1),
+        touching=partial(touching, connectivity=connectivity),
         description="labelled slab",
         **layout.grid,
     )
@@ -277,6 +294,7 @@ def _filter_objects(
     memory_mib: float,
     threads: int,
     description: str,
+    keep: Results | None,
 ) -> Filtered:
     layout = slab_layout(source.shape, out, memory_mib=memory_mib, threads=threads)
     label = partial(_label, shape=source.shape, of_background=of_background, connectivity=connectivity)
@@ -284,8 +302,9 @@ def _filter_objects(
         label,
         source,
         wanted=wanted,
-        touching=partial(_touching, may_differ=CONNECTIVITIES[connectivity]),
+        touching=partial(touching, connectivity=connectivity),
         description=f"{description}: looking at slab",
+        keep=keep,
         **layout.grid,
     )
 
@@ -331,7 +350,8 @@ def _label(
     return labelled(labels, count, shape=shape, first_slice=block.core[0].start)
 
 
-def _at_least(min_size_voxels: int) -> Wanted:
+def at_least(min_size_voxels: int) -> Wanted:
+    """The decision that keeps objects of at least so many voxels."""
     return lambda sizes, touches_border: sizes >= min_size_voxels
 
 
@@ -344,8 +364,9 @@ def _filtered(mask: NDArray[np.bool_], *, connectivity: int, wanted: Wanted) -> 
     return look_up(labels, labelled(labels, count, shape=mask.shape, first_slice=0).kept(wanted))
 
 
-def _touching(above: Slab, below: Slab, *, may_differ: int) -> NDArray[np.int64]:
+def touching(above: Slab, below: Slab, *, connectivity: int) -> NDArray[np.int64]:
     """Pairs (2, N) of objects that are neighbours across a seam, few of them more than once."""
+    may_differ = CONNECTIVITIES[connectivity]
     upper_slice, lower_slice = above.last[-1], below.first[0]
     height, width = upper_slice.shape
     pairs = []

@@ -182,7 +182,9 @@ def annotate_volume(
     threads : int
         Blocks in work at a time, fewer where the budget holds fewer.
     scratch_directory : str or Path
-        Where masks between two passes are kept, about as large as `out`; removed at the end.
+        Where masks between two passes are kept, each about as large as `out`; removed at the end. In the folder of a
+        volume that resumes (`io.VolumeWriter.folder`) they stay until it is complete, and an interrupted run goes on
+        at the block in every pass.
 
     Returns
     -------
@@ -248,26 +250,25 @@ def summarise(image: Volume, codes: Volume, *, memory_mib: float) -> Annotated:
 def _prepare(node: Node, run: Run, scratch: contextlib.ExitStack, directory: str | Path) -> None:
     """Find out what a step needs to know of the whole volume."""
     if node.name == "threshold":
-        _find_levels(node, run)
+        _find_levels(node, run, directory)
     if not node.is_global:
         return
-    store = scratch.enter_context(io.scratch_volume(directory, shape=run.image.shape, dtype=np.uint8))
-    _write(node.before, run, store, lambda mask, read: mask.view(np.uint8), f"mask before {node.name}, block")
-    connectivity = node.settings.get("connectivity", 6)
-    if node.name == "fill_holes":
-        filtered = instances.fill_holes_volume(
-            store, store, connectivity=connectivity, memory_mib=run.memory_mib, threads=run.threads
-        )
-    else:
-        sizes = {key: value for key, value in node.settings.items() if key != "connectivity"}
-        filtered = instances.remove_small_objects_volume(
-            store,
-            store,
-            min_size_voxels=size_voxels(spacing_um=run.spacing_um, **sizes),
-            connectivity=connectivity,
-            memory_mib=run.memory_mib,
-            threads=run.threads,
-        )
+    volume: dict[str, Any] = {"shape": run.image.shape, "dtype": np.uint8}
+    store = scratch.enter_context(io.scratch_volume(directory, name=node.number, **volume))
+    options = {
+        "connectivity": node.settings.get("connectivity", 6),
+        "memory_mib": run.memory_mib,
+        "threads": run.threads,
+        "keep": io.keep_results(directory, f"objects-{node.number}"),
+    }
+    with io.scratch_volume(directory, name=f"{node.number}-before", **volume) as mask:
+        _write(node.before, run, mask, lambda mask, read: mask.view(np.uint8), f"mask before {node.name}, block")
+        if node.name == "fill_holes":
+            filtered = instances.fill_holes_volume(mask, store, **options)
+        else:
+            sizes = {key: value for key, value in node.settings.items() if key != "connectivity"}
+            least = size_voxels(spacing_um=run.spacing_um, **sizes)
+            filtered = instances.remove_small_objects_volume(mask, store, min_size_voxels=least, **options)
     LOGGER.info(
         "step %s, %s: %d of %d objects, %d voxels",
         node.number,
@@ -280,7 +281,7 @@ def _prepare(node: Node, run: Run, scratch: contextlib.ExitStack, directory: str
     run.stored[node.number] = store
 
 
-def _find_levels(node: Node, run: Run) -> None:
+def _find_levels(node: Node, run: Run, directory: str | Path) -> None:
     """Turn percentiles and Otsu's threshold into grey values, by one or two passes over what the threshold sees."""
     ((key, given),) = node.settings.items()
     wanted = list(given) if key == "between" else [given]
@@ -289,11 +290,14 @@ def _find_levels(node: Node, run: Run) -> None:
         try:
             bins = levels.bins_of(dtype)
             if bins is None:
-                ranges = [r for _, r in _reduce(node.before, run, levels.grey_range, "grey range, block")]
-                smallest, largest = min(r[0] for r in ranges), max(r[1] for r in ranges)
+                keep = io.keep_results(directory, f"range-{node.number}")
+                ranges = [r for _, r in _reduce(node.before, run, levels.grey_range, "grey range, block", keep)]
+                smallest, largest = float(min(r[0] for r in ranges)), float(max(r[1] for r in ranges))
                 bins = levels.bins_between(smallest, largest, is_integer=dtype.kind in "iu")
             counts = np.zeros(bins.count, np.int64)
-            for _, part in _reduce(node.before, run, lambda v: levels.count_values(v, bins), "histogram, block"):
+            keep = io.keep_results(directory, f"histogram-{node.number}")
+            parts = _reduce(node.before, run, lambda v: (levels.count_values(v, bins),), "histogram, block", keep)
+            for _, (part,) in parts:
                 counts += part
             wanted = [levels.resolve(level, counts, bins) for level in wanted]
         except VolumeError as error:
@@ -324,16 +328,17 @@ def _write(node: Node | None, run: Run, out: Writable, finish: Finish, descripti
 
 
 def _reduce(
-    node: Node | None, run: Run, function: Callable[[NDArray[Any]], Any], description: str
-) -> Iterator[tuple[Block, Any]]:
-    """One pass: a number, or several, of what a step leaves in each block's core."""
+    node: Node | None, run: Run, function: Callable[[NDArray[Any]], tuple[Any, ...]], description: str, keep: io.Kept
+) -> Iterator[tuple[Block, tuple[NDArray[Any], ...]]]:
+    """One pass: numbers or arrays of what a step leaves in each block's core."""
     volumes = sources_of(node, run)
 
     def work(*arrays: NDArray[Any], block: Block) -> Any:
         values = evaluate(node, run, dict(zip(volumes, arrays, strict=True)), first_of(block.read))
         return function(values[block.inner])
 
-    return reduce_blocks(work, *volumes.values(), description=description, **layout(node, run, run.image).grid)
+    blocks = layout(node, run, run.image).grid
+    return reduce_blocks(work, *volumes.values(), description=description, keep=keep, **blocks)
 
 
 def _inside(box: Slices, read: Slices) -> Slices:

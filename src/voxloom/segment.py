@@ -1,18 +1,40 @@
-"""From a prediction to a mask and its objects, slab by slab in bounded memory."""
+"""From a prediction to its numbered objects, slab by slab in bounded memory; by one job or by several.
+
+Two passes read the prediction: the first labels slabs and keeps what tells which objects are one across their seams and
+how large; the second labels them again and writes the final numbers. Jobs that share a volume each take some layers of
+shards in both.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import NDArray
 
-from voxloom.blocks import Readable, ReadableWritable, Writable, map_blocks
-from voxloom.budget import Layout, slabs_within
+from voxloom.blocks import Block, Readable, Results, Slices, Writable, map_blocks, reduce_blocks
+from voxloom.budget import Layout, fixed_within
 from voxloom.errors import VolumeError
-from voxloom.instances import Filtered, label_volume, remove_small_objects_volume
+from voxloom.instances import at_least, label_objects, touching
+from voxloom.logs import LOGGER
+from voxloom.objects import Labelled, labelled, look_up
+from voxloom.seams import Slab, join_volume, remember
+
+BYTES_PER_VOXEL = 18
+"""Of a slab that is labelled: stored scores, mask, labels, the labeller's equivalences, numbers."""
+
+DEPTHS = (64, 32, 16, 8, 4, 2, 1)
+"""Slices that are labelled at once: a layer of shards, or the part of it that the budget holds."""
+
+
+class SlabResults(Results, Protocol):
+    """A place where what was found out about slabs outlives an interruption, or comes from other jobs."""
+
+    def cores(self) -> list[Slices]:
+        """Slabs of which something is there, in order."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +43,8 @@ class Segmented:
 
     Parameters
     ----------
-    foreground_voxels : int
-        In the final mask.
-    objects : int
-        In the final mask.
+    foreground_voxels, objects : int
+        That stayed.
     removed_objects, removed_voxels : int
         Smaller than the smallest allowed.
     """
@@ -37,14 +57,15 @@ class Segmented:
 
 def segment_volume(
     prediction: Readable,
-    mask: ReadableWritable,
+    labels: Writable,
     *,
     stored_threshold: int,
     min_size_voxels: int,
     connectivity: int,
     memory_mib: float,
-    labels: Writable | None = None,
     threads: int = 1,
+    keep: SlabResults | None = None,
+    z_range: tuple[int, int] | None = None,
 ) -> Segmented:
     """Cut a prediction at a threshold, remove small objects, and number the rest.
 
@@ -52,8 +73,8 @@ def segment_volume(
     ----------
     prediction : volume of uint8 or uint16, shape (Z, Y, X)
         Stored scores.
-    mask : volume of uint8, shape (Z, Y, X)
-        Takes 0 and 1; is read back when small objects are removed.
+    labels : volume of uint32, shape (Z, Y, X)
+        Takes 0 for background and the objects' numbers, from 1 in the order of their first voxel (C order).
     stored_threshold : int
         A voxel whose stored score is at least this is foreground; "stored" of an evaluation's threshold.
     min_size_voxels : int
@@ -62,56 +83,99 @@ def segment_volume(
         Neighbours that make two voxels one object.
     memory_mib : float
         Budget, in MiB.
-    labels : volume of uint32, shape (Z, Y, X), optional
-        Takes the objects' numbers; see `voxloom.instances.label_volume`.
     threads : int
         Slabs in work at a time, fewer where the budget holds fewer.
+    keep : SlabResults, optional
+        Where what is found out about slabs outlives an interruption; slabs that are in it are not looked at again.
+    z_range : pair of int, optional
+        Slices whose numbers are written, whole layers of shards; all by default.
 
     Returns
     -------
     segmented : Segmented
+        Of the whole volume.
 
     Raises
     ------
     VolumeError
         If the prediction isn't stored scores, or the budget doesn't hold one slice.
+
+    Notes
+    -----
+    Which slabs there were, and which job wrote them, doesn't show in the result.
     """
-    first = np.asarray(prediction[0:1, 0:1, 0:1])
-    if first.dtype not in (np.uint8, np.uint16):
-        raise VolumeError(f"a prediction is stored as uint8 or uint16, got {first.dtype}; predict it anew")
-    layout = threshold_layout(prediction.shape, mask, first.dtype, memory_mib=memory_mib, threads=threads)
-    map_blocks(
-        lambda stored: (stored >= stored_threshold).view(np.uint8),
+    layout = _layout_of(prediction, memory_mib=memory_mib, threads=threads)
+    slabs = _slabs(prediction.shape, layout.block_shape[0], [] if keep is None else keep.cores())
+    label = partial(_label, shape=prediction.shape, stored_threshold=stored_threshold, connectivity=connectivity)
+    joined = join_volume(
+        label,
         prediction,
-        out=mask,
-        description="thresholded slab",
-        **layout.grid,
+        wanted=at_least(min_size_voxels),
+        touching=partial(touching, connectivity=connectivity),
+        blocks=slabs,
+        threads=layout.threads,
+        description="labelled slab",
+        keep=keep,
     )
-    removed = Filtered(objects=0, changed_objects=0, changed_voxels=0)
-    if min_size_voxels > 1:
-        removed = remove_small_objects_volume(
-            mask,
-            mask,
-            min_size_voxels=min_size_voxels,
-            connectivity=connectivity,
-            memory_mib=memory_mib,
-            threads=threads,
-        )
-    voxels, objects = label_volume(mask, labels, connectivity=connectivity, memory_mib=memory_mib, threads=threads)
-    return Segmented(voxels, objects, removed.changed_objects, removed.changed_voxels)
+
+    def write(stored: NDArray[Any], block: Block) -> NDArray[np.uint32]:
+        slab = label(stored, block=block)
+        return look_up(slab.labels, joined.table(block.index, slab))
+
+    first, last = z_range or (0, prediction.shape[0])
+    mine = [slab for slab in slabs if first <= slab.core[0].start < last]
+    map_blocks(write, prediction, out=labels, blocks=mine, threads=layout.threads, description="wrote labels of slab")
+    return Segmented(
+        foreground_voxels=joined.kept_voxels,
+        objects=joined.kept,
+        removed_objects=joined.objects - joined.kept,
+        removed_voxels=joined.voxels - joined.kept_voxels,
+    )
 
 
-def threshold_layout(shape: Sequence[int], mask: Any, dtype: DTypeLike, *, memory_mib: float, threads: int) -> Layout:
-    """The slabs by which a prediction is cut at its threshold; its objects have those of `instances.slab_layout`.
+def look_at_part(
+    prediction: Readable,
+    keep: SlabResults,
+    *,
+    stored_threshold: int,
+    min_size_voxels: int,
+    connectivity: int,
+    memory_mib: float,
+    threads: int = 1,
+    z_range: tuple[int, int],
+) -> None:
+    """Do one job's share of the first pass, for the jobs that write.
+
+    Parameters
+    ----------
+    prediction, stored_threshold, min_size_voxels, connectivity, memory_mib, threads
+        See `segment_volume`.
+    keep : SlabResults
+        Gets what is found out; given to `segment_volume` with those of the other parts, it looks at nothing again.
+    z_range : pair of int
+        The job's slices, whole layers of shards.
+    """
+    layout = _layout_of(prediction, memory_mib=memory_mib, threads=threads)
+    slabs = _slabs(prediction.shape, layout.block_shape[0], keep.cores(), z_range)
+    label = partial(_label, shape=prediction.shape, stored_threshold=stored_threshold, connectivity=connectivity)
+
+    def look(stored: NDArray[Any], block: Block) -> Slab:
+        return remember(label(stored, block=block), wanted=at_least(min_size_voxels))
+
+    looks = reduce_blocks(
+        look, prediction, blocks=slabs, threads=layout.threads, description="labelled slab", keep=keep
+    )
+    inside, outer = np.sum([(look[4][0], look[0].size) for _, look in looks] or [(0, 0)], axis=0)
+    LOGGER.info("slices %d to %d: %d objects, and %d parts that meet other slabs", *z_range, inside, outer)
+
+
+def slab_layout(shape: Sequence[int], *, memory_mib: float, threads: int) -> Layout:
+    """The slabs of both passes: a layer of shards, or a half, a quarter ... of it.
 
     Parameters
     ----------
     shape : sequence of int
         (Z, Y, X).
-    mask : object
-        The volume that is written; its ``shard_shape`` counts where it has one.
-    dtype : dtype
-        Of the prediction.
     memory_mib : float
         Budget, in MiB.
     threads : int
@@ -126,10 +190,46 @@ def threshold_layout(shape: Sequence[int], mask: Any, dtype: DTypeLike, *, memor
     VolumeError
         If the budget doesn't hold one slice.
     """
-    return slabs_within(
-        shape,
-        bytes_per_voxel=2 + np.dtype(dtype).itemsize,
-        memory_mib=memory_mib,
-        shards_of=mask,
-        threads=threads,
-    )
+    for depth in DEPTHS:
+        try:
+            return fixed_within(
+                shape,
+                (depth, *shape[1:]),
+                bytes_per_voxel=BYTES_PER_VOXEL,
+                memory_mib=memory_mib,
+                threads=threads,
+            )
+        except VolumeError as error:
+            too_small = error
+    raise too_small
+
+
+def _layout_of(prediction: Readable, *, memory_mib: float, threads: int) -> Layout:
+    scores = np.asarray(prediction[0:1, 0:1, 0:1])
+    if scores.dtype not in (np.uint8, np.uint16):
+        raise VolumeError(f"a prediction is stored as uint8 or uint16, got {scores.dtype}; predict it anew")
+    return slab_layout(prediction.shape, memory_mib=memory_mib, threads=threads)
+
+
+def _label(
+    stored: NDArray[Any], *, block: Block, shape: tuple[int, ...], stored_threshold: int, connectivity: int
+) -> Labelled:
+    labels, count = label_objects(stored >= stored_threshold, connectivity=connectivity)
+    return labelled(labels, count, shape=shape, first_slice=block.core[0].start)
+
+
+def _slabs(
+    shape: Sequence[int], depth: int, known: Sequence[Slices], z_range: tuple[int, int] | None = None
+) -> list[Block]:
+    """Slabs of at most `depth` slices; those that are known are taken as they are, and others fill the gaps."""
+    z, last = z_range or (0, shape[0])
+    ends = {core[0].start: core[0].stop for core in known if core[0].stop - core[0].start <= depth}
+    slabs: list[Block] = []
+    while z < last:
+        following = min((start for start in ends if start > z), default=last)
+        end = ends.get(z, min(z // depth * depth + depth, following, last))
+        core = (slice(z, end), slice(0, shape[1]), slice(0, shape[2]))
+        inner = (slice(0, end - z), *core[1:])
+        slabs.append(Block(len(slabs), core, core, inner))
+        z = end
+    return slabs

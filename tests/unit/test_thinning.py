@@ -88,8 +88,8 @@ def test_objects_tunnels_and_cavities_stay(seed):
 def test_stored_masks_are_thinned_over_shards(tmp_path):
     mask = tube((130, 20, 20), [(4, 6, 6), (70, 13, 12), (126, 8, 14)], 3.5)
     with (
-        io.scratch_volume(tmp_path, shape=mask.shape, dtype="uint8") as out,
-        io.scratch_volume(tmp_path, shape=mask.shape, dtype="uint8") as scratch,
+        io.scratch_volume(tmp_path, name="out", shape=mask.shape, dtype="uint8") as out,
+        io.scratch_volume(tmp_path, name="scratch", shape=mask.shape, dtype="uint8") as scratch,
     ):
         voxels = thin_volume(mask.view(np.uint8), out, scratch, memory_mib=1.2, threads=2)
         np.testing.assert_array_equal(out[:], thin(mask))

@@ -61,8 +61,8 @@ def test_stored_volumes_are_flooded_over_shards(tmp_path):
     seeds = np.zeros(heights.shape, np.uint32)
     seeds[tuple(rng.integers(0, n, 9) for n in heights.shape)] = np.arange(1, 10)
     with (
-        io.scratch_volume(tmp_path, shape=heights.shape, dtype="uint32") as labels,
-        io.scratch_volume(tmp_path, shape=heights.shape, dtype="uint32") as costs,
+        io.scratch_volume(tmp_path, name="labels", shape=heights.shape, dtype="uint32") as labels,
+        io.scratch_volume(tmp_path, name="costs", shape=heights.shape, dtype="uint32") as costs,
     ):
         passes = watershed_volume(heights, seeds, labels, costs, memory_mib=4.8, threads=2)
         np.testing.assert_array_equal(labels[:], watershed(heights, seeds))

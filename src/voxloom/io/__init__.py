@@ -2,9 +2,18 @@
 
 from voxloom.io.files import atomic_directory, atomic_file, sha256
 from voxloom.io.results import fingerprints, is_of, is_synthetic, open_annotations, open_volumes
-from voxloom.io.store import StoredVolume, VolumeWriter, create_volume, open_volume, scratch_volume
+from voxloom.io.resume import Kept, kept_results, resume_key
+from voxloom.io.store import (
+    StoredVolume,
+    VolumeWriter,
+    create_volume,
+    keep_results,
+    open_volume,
+    scratch_volume,
+)
 
 __all__ = [
+    "Kept",
     "StoredVolume",
     "VolumeWriter",
     "atomic_directory",
@@ -13,9 +22,12 @@ __all__ = [
     "fingerprints",
     "is_of",
     "is_synthetic",
+    "keep_results",
+    "kept_results",
     "open_annotations",
     "open_volume",
     "open_volumes",
+    "resume_key",
     "scratch_volume",
     "sha256",
 ]

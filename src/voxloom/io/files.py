@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
+import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from voxloom.errors import VolumeError
+
+WORK = "resume"
+"""In a folder that is being written: what a later run needs to go on; removed when the folder is complete."""
+
+KEY = "key"
+WAIT_S = 60.0
+"""How long a process waits for another one that writes the same folder, such as a job whose workflow was killed."""
+
+LOGGER = logging.getLogger("voxloom")
 
 
 @contextlib.contextmanager
@@ -31,41 +45,101 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_directory(path: str | Path) -> Iterator[Path]:
+def atomic_directory(path: str | Path, *, resume: str | None = None) -> Iterator[Path]:
     """Give a temporary folder beside `path`; rename it into place when the block ends well, remove it when it doesn't.
 
     Parameters
     ----------
     path : str or Path
         The folder to write; one that is there already is replaced.
+    resume : str, optional
+        From `voxloom.io.resume.resume_key`. With it the folder is found again as it was left by a run of the same key
+        that was killed or failed; what a run of another key left is removed.
 
     Yields
     ------
     temporary : Path
-        An empty folder.
+        An empty folder; with `resume` it has a folder `WORK` for what is needed to go on, and whatever was left.
+
+    Raises
+    ------
+    VolumeError
+        If another process is at work on the same folder, and doesn't end within `WAIT_S`.
     """
     path = Path(path)
-    with _beside(path) as temporary:
-        temporary.mkdir()
+    with _beside(path, resume) as temporary, contextlib.ExitStack() as held:
+        if resume is None:
+            temporary.mkdir()
+        else:
+            held.enter_context(_taken_up(temporary, resume))
         yield temporary
+        finished = temporary.with_name(temporary.name + ".done")
+        if resume is not None:
+            os.replace(temporary / WORK, finished)
         if path.is_symlink() or path.is_file():
             path.unlink()
         elif path.exists():
             shutil.rmtree(path)
         os.replace(temporary, path)
+        _remove(finished)
 
 
 @contextlib.contextmanager
-def _beside(path: Path) -> Iterator[Path]:
+def _beside(path: Path, resume: str | None = None) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
+    owner = resume[:16] if resume else f"{os.uname().nodename}-{os.getpid()}"
+    temporary = path.with_name(f".{path.name}.tmp-{owner}{''.join(path.suffixes[-2:])}")
     for left in path.parent.glob(f".{path.name}.tmp-*"):  # of a run that was killed
-        _remove(left)
-    suffix = "".join(path.suffixes[-2:])
-    temporary = path.with_name(f".{path.name}.tmp-{os.uname().nodename}-{os.getpid()}{suffix}")
+        if left != temporary:
+            _remove(left)
     try:
         yield temporary
     finally:
-        _remove(temporary)
+        if resume is None:
+            _remove(temporary)
+
+
+@contextlib.contextmanager
+def _taken_up(folder: Path, key: str) -> Iterator[None]:
+    """Go on with a folder of the same key, or begin it anew; no other process can do so meanwhile."""
+    file = folder / WORK / KEY
+    if not file.is_file() or file.read_text() != key:
+        _remove(folder)
+        file.parent.mkdir(parents=True)
+        file.write_text(key)
+    with open(file) as held:
+        _lock(held.fileno(), folder)
+        if not file.is_file():
+            raise VolumeError(f"another process completed {folder} meanwhile; run this again if it is still needed")
+        for left in folder.rglob("*.__lock"):  # of a writer that was killed
+            left.unlink()
+        try:
+            yield
+        finally:
+            if not _holds_work(folder):
+                _remove(folder)
+
+
+def _lock(file: int, folder: Path) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise VolumeError(
+                    f"another process is at work on {folder}, perhaps a job of a workflow that was killed; end it, or "
+                    "wait until it has ended, and run this again"
+                ) from None
+            time.sleep(0.2)
+        except OSError as error:  # a disk without locks
+            LOGGER.warning("%s can't be locked (%s): make sure that no other process writes it", folder, error.strerror)
+            return
+
+
+def _holds_work(folder: Path) -> bool:
+    return any(path.is_file() and path.name not in (KEY, "zarr.json") for path in folder.rglob("*"))
 
 
 def _remove(path: Path) -> None:
@@ -73,6 +147,22 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Have a file under a second name without its bytes twice, where the disk can do that; else as a copy.
+
+    Parameters
+    ----------
+    source, target : Path
+        A `target` that exists is replaced.
+    """
+    target.unlink(missing_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def sha256(path: str | Path) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ import tensorstore as ts
 from numpy.typing import DTypeLike, NDArray
 
 from voxloom.errors import FormatError, VolumeError
-from voxloom.io.files import atomic_directory
+from voxloom.io.files import WORK, atomic_directory
+from voxloom.io.resume import Journal, Kept, is_resumable
 from voxloom.volume import Geometry, Quantisation, Vector
 
 CHUNK = 64
@@ -152,13 +153,16 @@ class VolumeWriter:
     """A volume that is being written, by slicing.
 
     Different shards may be written from different threads; a write that covers part of a shard reads and rewrites it.
-    `folder` is where the store is written before it is renamed into place; what is left there by a run that was
-    killed is removed by the next, so it is the place for scratch volumes. What is put into `metadata` while voxels are
-    written is stored with them.
+    `folder` is where the store is written before it is renamed into place, and the place for scratch volumes. What is
+    put into `metadata` while voxels are written is stored with them. With a `journal` the volume is written in one pass
+    of boxes that share no voxel, and `is_done` tells those that an interrupted run had finished.
     """
 
-    def __init__(self, array: Any, folder: Path, metadata: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, array: Any, folder: Path, metadata: dict[str, Any] | None = None, journal: Journal | None = None
+    ) -> None:
         self.array = array
+        self.journal = journal
         self.folder = folder
         self.metadata = dict(metadata or {})
         self.shape: tuple[int, ...] = tuple(array.shape)
@@ -169,6 +173,42 @@ class VolumeWriter:
         if values.dtype != self.dtype:
             raise VolumeError(f"the volume holds {self.dtype}, got an array of {values.dtype}; convert it first")
         self.array[_as_numpy(index, self.shape)].write(values).result()
+
+    def is_done(self, core: tuple[slice, ...]) -> bool:
+        """Whether a box of voxels (Z, Y, X) was written before, and the bytes are still those."""
+        return self.journal is not None and self.journal.is_done(core)
+
+    def mark_done(self, core: tuple[slice, ...]) -> None:
+        """Note that a box of voxels is written."""
+        if self.journal is not None:
+            self.journal.mark_done(core)
+
+    def written(self) -> list[tuple[int, ...]]:
+        """Places (z, y, x), in shards, of the shards that are done."""
+        assert self.journal is not None, "create_volume(resume=...) keeps account of shards"
+        return self.journal.done()
+
+    def take_over(self, parts: Iterable[str | Path]) -> None:
+        """Take the shards of stores of the same grid that other jobs wrote, each its own.
+
+        Parameters
+        ----------
+        parts : iterable of str or Path
+            Their ``metadata["written"]`` says which shards each of them holds; see `written`.
+
+        Raises
+        ------
+        VolumeError
+            If a part has another grid.
+        """
+        assert self.journal is not None, "create_volume(resume=...) lets other jobs' shards count as done"
+        for part in map(open_volume, parts):
+            if (part.shape, part.dtype) != (self.shape, self.dtype):
+                raise VolumeError(
+                    f"{part.path} holds {part.shape} voxels of {part.dtype}, expected {self.shape} of {self.dtype}; "
+                    "remove it, so that it is made again"
+                )
+            self.journal.take_over(part.path / "0", [tuple(shard) for shard in part.metadata["written"]])
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
         return np.ascontiguousarray(self.array[_as_numpy(index, self.shape)].read().result())
@@ -185,6 +225,7 @@ def create_volume(
     quantisation: Quantisation | None = None,
     metadata: dict[str, Any] | None = None,
     multiscale: bool = True,
+    resume: str | None = None,
 ) -> Iterator[VolumeWriter]:
     """Write a store; it appears under its name only when it is complete.
 
@@ -207,6 +248,9 @@ def create_volume(
     multiscale : bool
         Whether coarser levels are added, each of half the size along the axes that are finest, until the volume fits
         in 256 voxels an axis.
+    resume : str, optional
+        From `voxloom.io.resume.resume_key`. Blocks that a run of the same key had finished, when it was killed or
+        failed, are found again: `voxloom.blocks.map_blocks` leaves them out. For volumes without channels.
 
     Yields
     ------
@@ -222,8 +266,9 @@ def create_volume(
         raise VolumeError(f"a volume has shape (Z, Y, X) or (C, Z, Y, X) without a zero, got {shape}")
     if kind not in KINDS:
         raise VolumeError(f"unknown kind of volume {kind!r}; known: {', '.join(KINDS)}")
-    with atomic_directory(path) as folder:
-        writer = VolumeWriter(_create_array(folder / "0", shape, np.dtype(dtype)), folder, metadata)
+    assert resume is None or len(shape) == 3, "a volume with channels doesn't resume"
+    with atomic_directory(path, resume=resume) as folder:
+        writer = _begin(folder, "0", shape, np.dtype(dtype), metadata)
         yield writer
         factors = [(1, 1, 1)]
         if multiscale:
@@ -233,13 +278,18 @@ def create_volume(
 
 
 @contextlib.contextmanager
-def scratch_volume(directory: str | Path, *, shape: tuple[int, ...], dtype: DTypeLike) -> Iterator[VolumeWriter]:
-    """A volume for work in several passes; removed at the end.
+def scratch_volume(
+    directory: str | Path, *, name: str, shape: tuple[int, ...], dtype: DTypeLike
+) -> Iterator[VolumeWriter]:
+    """A volume for work in several passes.
 
     Parameters
     ----------
     directory : str or Path
-        Folder in which to make a temporary one; on the disk of the results, not in memory.
+        Folder in which to make it; on the disk of the results, not in memory. In the `VolumeWriter.folder` of a volume
+        that resumes, it resumes as well and goes when that volume is complete; elsewhere it is removed at the end.
+    name : str
+        Tells it from others of the same folder.
     shape : tuple of int
     dtype : dtype
 
@@ -249,8 +299,39 @@ def scratch_volume(directory: str | Path, *, shape: tuple[int, ...], dtype: DTyp
         Reads and writes by slicing.
     """
     Path(directory).mkdir(parents=True, exist_ok=True)
+    if is_resumable(directory):
+        yield _begin(Path(directory), f"{WORK}/scratch-{name}", shape, np.dtype(dtype))
+        return
     with tempfile.TemporaryDirectory(dir=directory, prefix=".scratch-") as folder:
-        yield VolumeWriter(_create_array(Path(folder) / "0", shape, np.dtype(dtype)), Path(folder))
+        yield _begin(Path(folder), "0", shape, np.dtype(dtype))
+
+
+def keep_results(directory: str | Path, step: str) -> Kept:
+    """A place for the results of blocks, by which an interrupted step goes on.
+
+    Parameters
+    ----------
+    directory : str or Path
+        The `VolumeWriter.folder` of a volume; nothing is kept unless that volume resumes.
+    step : str
+        Tells the step from others that work for the same volume.
+
+    Returns
+    -------
+    kept : Kept
+    """
+    return Kept(Path(directory) / WORK / step if is_resumable(directory) else None)
+
+
+def _begin(
+    folder: Path, name: str, shape: tuple[int, ...], dtype: np.dtype, metadata: dict[str, Any] | None = None
+) -> VolumeWriter:
+    """Create an array, or open the one that an interrupted run left in a folder that is found again."""
+    writer = VolumeWriter(_create_array(folder / name, shape, dtype), folder, metadata)
+    if is_resumable(folder):
+        lines = folder / WORK / f"done-{name.rpartition('/')[2]}.txt"
+        writer.journal = Journal(lines, folder / name, writer.shape, writer.shard_shape)
+    return writer
 
 
 def _as_numpy(index: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
@@ -305,6 +386,7 @@ def _create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Any:
         },
     }
     names = ["c", "z", "y", "x"][-len(shape) :]
+    is_left = (path / "zarr.json").is_file()  # by a run that was interrupted
     return ts.open(
         {
             "driver": "zarr3",
@@ -319,6 +401,7 @@ def _create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Any:
             },
         },
         create=True,
+        open=is_left,
         context=ts.Context(_CONTEXT),
     ).result()
 
@@ -340,7 +423,7 @@ def _add_levels(folder: Path, full: VolumeWriter, spacing_um: Vector, method: st
         # halve only the axes that are finer than the others, so that voxels become isotropic on the way
         step = [2 if s < 1.5 * min(spacing) and n > 1 else 1 for s, n in zip(spacing, finer.shape[-3:], strict=True)]
         shape = finer.shape[:-3] + tuple(-(-n // k) for n, k in zip(finer.shape[-3:], step, strict=True))
-        coarser = VolumeWriter(_create_array(folder / str(len(factors)), shape, full.dtype), folder)
+        coarser = _begin(folder, str(len(factors)), shape, full.dtype)
         lead = [range(n) for n in shape[:-3]]
         for channel in lead[0] if lead else [None]:
             at = () if channel is None else (slice(channel, channel + 1),)
@@ -360,12 +443,16 @@ def _reduce_rows(
     for x in range(0, coarser.shape[-1], width):
         first = (z, y, x)
         last = [min(f + n, s) for f, n, s in zip(first, (depth, height, width), coarser.shape[-3:], strict=True)]
-        target = (*at, *(slice(f, e) for f, e in zip(first, last, strict=True)))
+        box = tuple(slice(f, e) for f, e in zip(first, last, strict=True))
+        target = (*at, *box)
+        if coarser.is_done(box):
+            continue
         source = (
             *at,
             *(slice(f * k, min(e * k, s)) for f, e, k, s in zip(first, last, step, finer.shape[-3:], strict=True)),
         )
         coarser[target] = _reduce(finer[source], step, method)
+        coarser.mark_done(box)
 
 
 def _reduce(values: NDArray[Any], step: list[int], method: str) -> NDArray[Any]:
