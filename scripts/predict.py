@@ -1,4 +1,4 @@
-"""Rule predict: volume and model, or an ensemble's models in; probability out."""
+"""Rule predict: volume and model, or an ensemble's models, and parts that other jobs predicted, in; probability out."""
 
 from voxloom import inference, io, model
 from voxloom.logs import log_to
@@ -6,6 +6,12 @@ from voxloom.volume import PROBABILITY
 
 with log_to(snakemake.log[0]):
     volume = io.open_volume(snakemake.input.volume)
+    key = io.resume_key(
+        snakemake.input,
+        predict=snakemake.params.predict,
+        code=snakemake.params.code,
+        device=snakemake.resources.device,
+    )
     with io.create_volume(
         snakemake.output.prediction,
         shape=volume.shape,
@@ -13,8 +19,9 @@ with log_to(snakemake.log[0]):
         geometry=volume.geometry,
         kind="probability",
         quantisation=PROBABILITY,
-        resume=io.resume_key(snakemake.input, code=snakemake.params.code, device=snakemake.resources.device),
+        resume=key,
     ) as out:
+        out.take_over(snakemake.input.parts)
         out.metadata["prediction"] = inference.predict_ensemble(
             [model.load_model(folder) for folder in snakemake.input.models],
             volume,

@@ -1,4 +1,4 @@
-"""Rule segment: prediction and threshold in; numbered objects out."""
+"""Rule segment: prediction, threshold, and parts that other jobs wrote, in; numbered objects out."""
 
 import json
 
@@ -20,6 +20,8 @@ with log_to(snakemake.log[0]):
         resume=key,
     ) as labels:
         keep = io.keep_results(labels.folder, "objects")
+        keep.take_over(snakemake.input.looks)
+        labels.take_over(snakemake.input.parts)
         segmented = segment_volume(
             prediction,
             labels,

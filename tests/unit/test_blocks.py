@@ -14,6 +14,7 @@ sizes = st.tuples(*[st.integers(1, 17)] * 3)
 steps = st.tuples(*[st.integers(1, 9)] * 3)
 
 
+@settings(deadline=None)
 @given(shape=sizes, block_shape=steps, halo=st.tuples(*[st.integers(0, 4)] * 3))
 def test_cores_cover_every_voxel_once(shape, block_shape, halo):
     seen = np.zeros(shape, int)

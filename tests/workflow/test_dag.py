@@ -83,6 +83,18 @@ def test_an_ensemble_is_predicted_from_its_members_of_the_same_fold(checkout):
     ]
 
 
+def test_a_volume_can_be_predicted_and_segmented_by_several_jobs(checkout):
+    alone = checkout.planned()
+    checkout.edit("config/config.yaml", "scatter: 1", "scatter: 3")
+    together = checkout.planned()
+    pairs = TASKS * MODELS * VOLUMES
+    assert {name: together[name] - alone.get(name, 0) for name in together if together[name] != alone.get(name)} == {
+        "predict_part": 3 * pairs,
+        "segment_look": 3 * pairs,
+        "segment_part": 3 * pairs,
+    }
+
+
 def test_a_changed_recipe_step_reruns_annotate_and_what_follows_for_that_task(finished):
     finished.edit("config/tasks/vessels.yaml", "grow_um: 4.0", "grow_um: 4.5")
     assert finished.planned() == {

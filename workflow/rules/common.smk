@@ -45,6 +45,10 @@ wildcard_constraints:
     annotator=one_of(ANNOTATORS),
 
 
+scattergather:
+    parts=CONFIG["resources"]["scatter"],
+
+
 def code_version(rule_name):
     """A hash of the rule's script and of the library behind it: an edited algorithm reruns what reaches it."""
     return provenance.code_version(ROOT / "scripts" / f"{rule_name}.py")
@@ -184,6 +188,12 @@ def scientific_configuration():
 def tasks_as_written():
     """The tasks, without the defaults that a plan replaces."""
     return {name: {**task, "models": plan_file.shown(task["models"])} for name, task in TASKS.items()}
+
+
+def parts(pattern):
+    """The parts of a result that jobs of their own make; none where one job makes all of it."""
+    names = gather.parts(pattern)
+    return names if len(names) > 1 else []
 
 
 def run_files(pattern, models, volume=("",)):

@@ -1,8 +1,34 @@
+rule predict_part:
+    """Some layers of shards of a prediction, predicted by a job of its own where resources.scatter is more than 1."""
+    input:
+        volume=rules.convert.output.volume,
+        models=member_models,
+    output:
+        part=temp(directory("results/predictions/{task}/{model}/{fold}/{volume}.{scatteritem}.zarr")),
+    log:
+        "results/logs/predict_part/{task}/{model}/{fold}/{volume}.{scatteritem}.log",
+    benchmark:
+        "results/benchmarks/predict_part/{task}/{model}/{fold}/{volume}.{scatteritem}.tsv"
+    conda:
+        "../../envs/voxloom.yaml"
+    threads: CONFIG["resources"]["threads"]
+    resources:
+        mem_mb=memory_mib,
+        block_mib=block_mib,
+        device=CONFIG["resources"]["device"],
+    params:
+        predict=lookup("{task}/predict", within=TASKS),
+        code=code_version("predict_part"),
+    script:
+        "../../scripts/predict_part.py"
+
+
 rule predict:
     """A network's output over a whole volume, or the mean of an ensemble's; probability as uint8."""
     input:
         volume=rules.convert.output.volume,
         models=member_models,
+        parts=parts("results/predictions/{{task}}/{{model}}/{{fold}}/{{volume}}.{scatteritem}.zarr"),
     output:
         prediction=directory("results/predictions/{task}/{model}/{fold}/{volume}.zarr"),
     log:

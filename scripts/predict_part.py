@@ -1,0 +1,35 @@
+"""Rule predict_part: volume and model, or an ensemble's models, in; some layers of shards of the probability out."""
+
+from voxloom import inference, io, model
+from voxloom.logs import log_to
+from voxloom.volume import PROBABILITY
+
+with log_to(snakemake.log[0]):
+    volume = io.open_volume(snakemake.input.volume)
+    key = io.resume_key(
+        snakemake.input,
+        predict=snakemake.params.predict,
+        code=snakemake.params.code,
+        device=snakemake.resources.device,
+    )
+    with io.create_volume(
+        snakemake.output.part,
+        shape=volume.shape,
+        dtype="uint8",
+        geometry=volume.geometry,
+        kind="probability",
+        quantisation=PROBABILITY,
+        multiscale=False,
+        resume=key,
+    ) as out:
+        inference.predict_ensemble(
+            [model.load_model(folder) for folder in snakemake.input.models],
+            volume,
+            out,
+            memory_mib=snakemake.resources.block_mib,
+            threads=snakemake.threads,
+            device=snakemake.resources.device,
+            part=snakemake.wildcards.scatteritem,
+            **snakemake.params.predict,
+        )
+        out.metadata["written"] = out.written()
