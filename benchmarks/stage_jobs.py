@@ -171,12 +171,12 @@ def jobs(folder: Path, part: Part) -> dict[str, dict[str, Any]]:
         "predict": {
             "input": Files(volume=volume, models=models, parts=part.all_of(predicted)),
             "output": Files(prediction=predicted),
-            "params": {},
+            "params": {"predict": task["predict"]},
         },
         "predict_part": {
             "input": Files(volume=volume, models=models),
             "output": Files(part=part.of(predicted)),
-            "params": {},
+            "params": {"predict": task["predict"]},
         },
         "segment": {
             "input": Files(

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,14 @@ def test_a_part_that_runs_again_leaves_none_of_its_old_records(run):
 def test_every_part_is_a_script_that_exists(run):
     for part in [*run.STAGES.values(), *run.TRAINING.values()]:
         assert (ROOT / "benchmarks" / part.command.split()[0]).is_file(), part
+
+
+def test_the_stages_that_are_measured_are_handed_what_their_scripts_ask_for(run, tmp_path):
+    jobs = importlib.import_module("stage_jobs").jobs
+    part = importlib.import_module("stage_jobs").Part(1, 2)
+    for stage, job in jobs(tmp_path, part).items():
+        script = ROOT / "scripts" / f"{stage}.py"
+        asked = re.findall(r"snakemake\.(input|output|params)\.(\w+)", script.read_text()) if script.is_file() else []
+        for kind, name in asked:
+            handed = {*job[kind], "code"} if kind == "params" else vars(job[kind])
+            assert name in handed, f"benchmarks/stage_jobs.py hands no {kind}.{name} to {stage}"
