@@ -97,16 +97,48 @@ def threshold(
     if low is not None and high is not None and not low < high:
         raise ConfigError(f"between is [{low:g}, {high:g}]: the first value must be smaller than the second; swap them")
     bounds = (None if level is None else _like(image, level) for level in (low, high))
-    return _marked(image, *bounds)
+    return _band(image, *bounds)
 
 
-def _marked(image: NDArray[Any], low: Any, high: Any) -> NDArray[np.bool_]:
+def every_value(dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Every grey value that an integer type of at most 16 bits holds, in rising order, shape (1, 1, values)."""
+    limits = np.iinfo(dtype)
+    return np.arange(limits.min, limits.max + 1).astype(dtype).reshape(1, 1, -1)
+
+
+def marked(image: NDArray[Any], is_marked: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Mark the voxels of some grey values.
+
+    Parameters
+    ----------
+    image : ndarray, shape (Z, Y, X)
+        Grey values, integers of at most 16 bits.
+    is_marked : ndarray of bool, shape (1, 1, values)
+        For each of `every_value` whether it is.
+
+    Returns
+    -------
+    mask : ndarray of bool, shape (Z, Y, X)
+    """
+    values, chosen = every_value(image.dtype).reshape(-1), is_marked.reshape(-1)
+    edges = np.flatnonzero(np.diff(chosen, prepend=False, append=False)).tolist()
+    bands = [
+        (int(values[first]), int(values[last - 1]) + 1) for first, last in zip(edges[::2], edges[1::2], strict=True)
+    ]
+    mask = _band(image, *(bands[0] if bands else (0, 0)))
+    for low, high in bands[1:]:
+        np.logical_or(mask, _band(image, low, high), out=mask)
+    return mask
+
+
+def _band(image: NDArray[Any], low: Any, high: Any) -> NDArray[np.bool_]:
     """Voxels from `low` up to, but without, `high`; bounds in the image's data type, or None."""
     if image.dtype.kind in "iu":  # a bound beyond what the type holds bounds nothing, or everything
         limits = np.iinfo(image.dtype)
         low = None if low is None or low <= limits.min else low
         high = None if high is None or high > limits.max else high
-        if (low is not None and low > limits.max) or (high is not None and high <= limits.min):
+        is_empty = low is not None and (low > limits.max or (high is not None and high <= low))
+        if is_empty or (high is not None and high <= limits.min):
             return np.zeros(image.shape, np.bool_)
     if low is None and high is None:
         return np.ones(image.shape, np.bool_)

@@ -377,8 +377,7 @@ def _transformed(mask: NDArray[np.bool_], spacing_um: Vector, clip_um: float, fi
 
 def _with_margins(shape: tuple[int, ...], reach: list[int], beyond: Any) -> NDArray[Any]:
     """A slice of `beyond` with a margin on all sides, so that a shift by a step is one long loop over several rows."""
-    width = -(-(shape[2] + reach[2]) // 64) * 64  # whole vectors; the next row's margin is this row's too
-    return np.full((shape[1] + 2 * reach[1], width), beyond)
+    return np.full((shape[1] + 2 * reach[1], shape[2] + reach[2]), beyond)  # a row's margin is the next row's as well
 
 
 @compiled

@@ -9,10 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from voxloom.annotate import COMBINATIONS, STEPS
-from voxloom.blocks import Readable, Shape, Slices, grid
+from voxloom.annotate import COMBINATIONS, STEPS, every_value, marked
+from voxloom.blocks import Readable, Shape, Slices
 from voxloom.budget import Layout, blocks_within, shard_shape
 from voxloom.instances import Filtered, slab_layout
+from voxloom.levels import bins_of
 from voxloom.recipe_check import Recipe
 from voxloom.volume import Vector
 
@@ -115,33 +116,29 @@ def bytes_per_voxel(node: Node | None, run: Run) -> float:
     return max(before, 4)  # masks in and out, and their bits
 
 
-TILE_VOXELS = 1 << 16
-"""Of steps that look at one voxel alone, this many voxels go through all of them at a time: they stay in the cache."""
-
-
 def evaluate(node: Node | None, run: Run, arrays: dict[str, NDArray[Any]], first_voxel: Shape) -> NDArray[Any]:
     """What a step makes of a box: right where the box holds the step's context, or ends where the volume does."""
-    depth, height, width = next(iter(arrays.values())).shape
-    is_small = depth * height * width <= TILE_VOXELS
-    if is_small or node is None or node.name == "smooth" or any(reach_of(node, run)):
-        return _evaluate_whole(node, run, arrays, first_voxel)
-    rows = max(1, min(height, TILE_VOXELS // width))
-    slices = max(1, TILE_VOXELS // (rows * width))
-    result = np.empty((depth, height, width), np.bool_)
-    for tile in grid(result.shape, (slices, rows, width)):
-        z, y, _ = tile.core
-        first = (first_voxel[0] + z.start, first_voxel[1] + y.start, first_voxel[2])
-        part = {name: array[z, y] for name, array in arrays.items()}
-        result[z, y] = _evaluate_whole(node, run, part, first)
-    return result
-
-
-def _evaluate_whole(node: Node | None, run: Run, arrays: dict[str, NDArray[Any]], first_voxel: Shape) -> NDArray[Any]:
     if node is None:
         return arrays["image"]
     if node.number in run.stored:
         stored: NDArray[np.bool_] = arrays[node.number] != 0
         return stored
+    if bins_of(run.image.dtype) is not None and _is_of_greys(node, run):
+        return marked(arrays["image"], _apply(node, run, {"image": every_value(run.image.dtype)}, first_voxel))
+    return _apply(node, run, arrays, first_voxel)
+
+
+def _is_of_greys(node: Node, run: Run) -> bool:
+    """Whether a mask depends on a voxel's grey value alone: any number of thresholds is then looked up as one."""
+    if node.other is not None:
+        return all(
+            n is not None and n.number not in run.stored and _is_of_greys(n, run) for n in (node.before, node.other)
+        )
+    return node.name == "threshold" and node.before is None
+
+
+def _apply(node: Node, run: Run, arrays: dict[str, NDArray[Any]], first_voxel: Shape) -> NDArray[Any]:
+    """A step on what the steps before it make of a box."""
     array = evaluate(node.before, run, arrays, first_voxel)
     if node.other is not None:
         return COMBINATIONS[node.name](array, evaluate(node.other, run, arrays, first_voxel))

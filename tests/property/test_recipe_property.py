@@ -7,7 +7,6 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from voxloom import recipe_plan
 from voxloom.errors import ConfigError, VolumeError
 from voxloom.io import store
 from voxloom.recipe import annotate, annotate_volume
@@ -88,8 +87,7 @@ class _Sharded:
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    """Scratch volumes with shards and tiles of a few voxels, so that passes have many of them."""
-    monkeypatch.setattr(recipe_plan, "TILE_VOXELS", 20)
+    """Scratch volumes with shards of a few voxels, so that passes have many blocks."""
     monkeypatch.setattr(store, "CHUNK", 2)
     monkeypatch.setattr(store, "SHARD", (4, 6, 8))
 
