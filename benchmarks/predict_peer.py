@@ -64,7 +64,13 @@ def nnunet(network: nn.Module, image: Tensor, window: int, overlap: float, mode:
     predictor.configuration_manager, predictor.label_manager = Configuration(), Labels()
     predictor.list_of_parameters = [network.state_dict()]
     predictor.allowed_mirroring_axes = None
-    return lambda: predictor.predict_sliding_window_return_logits(image[0])[None].float()
+    channels_first = image.transpose(0, 1) if image.ndim == 4 else image[0]  # slices are its first axis of space
+
+    def run() -> Tensor:
+        logits = predictor.predict_sliding_window_return_logits(channels_first).float()
+        return logits.transpose(0, 1) if image.ndim == 4 else logits[None]
+
+    return run
 
 
 def main() -> None:

@@ -190,8 +190,7 @@ def against_peers(scene: Scene, options: argparse.Namespace, *, window: int, hal
         differences[each] = float(np.abs(probability(ready, scene.image) - whole).max())
     with tempfile.TemporaryDirectory() as name:
         write_for_peers(scene, Path(name))
-        kinds = [kind for kind in PEERS if kind == "monai" or scene.batch.shape[0] == 1]
-        peers = {kind: Peer(options.peers, Path(name), kind, str(window), "0.5", "gaussian") for kind in kinds}
+        peers = {kind: Peer(options.peers, Path(name), kind, str(window), "0.5", "gaussian") for kind in PEERS}
         there = {kind: peer for kind, peer in peers.items() if peer.missing is None}
         cases: dict[Any, Callable[[], object]] = {each: lambda each=each: scene.predict(each) for each in halos}
         seconds = timing.interleaved({**cases, **there}, rounds=options.rounds)
