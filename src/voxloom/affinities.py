@@ -13,7 +13,7 @@ from voxloom.blocks import Block, Readable, Writable, map_blocks
 from voxloom.budget import slabs_within
 from voxloom.errors import VolumeError
 from voxloom.kernels import compiled
-from voxloom.objects import Labelled, Wanted, labelled, look_up
+from voxloom.objects import Labelled, Wanted, labelled, look_up, root_of
 from voxloom.seams import Slab, join_volume, pairs_where
 
 Offsets = Sequence[tuple[int, int, int]]
@@ -209,15 +209,6 @@ def _touching(above: Slab, below: Slab, *, offsets: Offsets) -> NDArray[np.int64
 def _part(step: int, size: int) -> slice:
     """The places that a step along an axis leads to from within."""
     return slice(max(step, 0), max(size + min(step, 0), 0))
-
-
-@compiled
-def root_of(parents, i):  # type: ignore[no-untyped-def]
-    """The first of a chain of parents, to which the chain is shortened."""
-    while parents[i] != i:
-        parents[i] = parents[parents[i]]
-        i = np.int64(parents[i])
-    return i
 
 
 @compiled

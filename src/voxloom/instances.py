@@ -14,6 +14,7 @@ from voxloom.blocks import Block, Readable, Results, Writable, map_blocks
 from voxloom.budget import Layout, slabs_within
 from voxloom.errors import VolumeError
 from voxloom.objects import Labelled, Wanted, labelled, look_up
+from voxloom.runs import Runs, find_runs
 from voxloom.seams import Slab, join_volume, pairs_where
 
 CONNECTIVITIES = {6: 0, 18: 1, 26: 2}
@@ -276,8 +277,8 @@ def label_volume(
     )
 
     def write(values: NDArray[np.uint8], block: Block) -> NDArray[np.uint32]:
-        slab = label(values, block=block)
-        return look_up(slab.labels, joined.table(block.index, slab))
+        runs, slab = _look(values, block, mask.shape, False, connectivity)
+        return runs.draw(joined.table(block.index, slab))
 
     if labels is not None:
         map_blocks(write, mask, out=labels, description="wrote labels of slab", **layout.grid)
@@ -309,9 +310,9 @@ def _filter_objects(
     )
 
     def write(values: NDArray[np.uint8], block: Block) -> NDArray[np.uint8]:
-        slab = label(values, block=block)
-        kept = look_up(slab.labels, joined.table(block.index, slab) != 0)
-        return (kept ^ of_background).view(np.uint8)
+        runs, slab = _look(values, block, source.shape, of_background, connectivity)
+        kept = runs.draw(joined.table(block.index, slab) != 0)
+        return (~kept if of_background else kept).view(np.uint8)
 
     map_blocks(write, source, out=out, description=f"{description}: deciding slab", **layout.grid)
     return Filtered(joined.objects, joined.objects - joined.kept, joined.voxels - joined.kept_voxels)
@@ -346,8 +347,15 @@ def slab_layout(shape: tuple[int, ...], out: object, *, memory_mib: float, threa
 def _label(
     values: NDArray[np.uint8], *, block: Block, shape: tuple[int, ...], of_background: bool, connectivity: int
 ) -> Labelled:
-    labels, count = label_objects((values != 0) ^ of_background, connectivity=connectivity)
-    return labelled(labels, count, shape=shape, first_slice=block.core[0].start)
+    return _look(values, block, shape, of_background, connectivity)[1]
+
+
+def _look(
+    values: NDArray[np.uint8], block: Block, shape: tuple[int, ...], of_background: bool, connectivity: int
+) -> tuple[Runs, Labelled]:
+    mask = values == 0 if of_background else values if values.dtype == np.uint8 else values != 0
+    runs = find_runs(mask, connectivity=connectivity)
+    return runs, runs.labelled(shape=shape, first_slice=block.core[0].start)
 
 
 def at_least(min_size_voxels: int) -> Wanted:

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voxloom.affinities import Offsets, check_affinities, root_of
+from voxloom.affinities import Offsets, check_affinities
 from voxloom.errors import VolumeError
 from voxloom.kernels import compiled
+from voxloom.objects import root_of
 
 MIXER = np.uint64(0x9E3779B97F4A7C15)
 NEITHER = np.uint64(0)

@@ -162,3 +162,12 @@ def _count_runs(labels, sizes):  # type: ignore[no-untyped-def]
             end += 1
         sizes[flat[start]] += end - start
         start = end
+
+
+@compiled
+def root_of(parents, i):  # type: ignore[no-untyped-def]
+    """The first of a chain of parents, to which the chain is shortened."""
+    while parents[i] != i:
+        parents[i] = parents[parents[i]]
+        i = np.int64(parents[i])
+    return i
