@@ -64,6 +64,7 @@ STAGES = {
     "growth": Part("scale", "stages.py growth", small="--edges 64 --rounds 1"),
     "budget": Part("scale", "stages.py budget", small="--shapes 64x64x64"),
     "threads": Part("scale", "stages.py threads --edges 256 --rounds 5", small="--edges 64 --rounds 1"),
+    "shards": Part("scale", "stages.py shards --edges 512", small="--edges 128 --shards 1 2 --rounds 1"),
     "jobs": Part("jobs", "jobs.py", small="--only convert --rounds 1"),
     "prediction": Part(
         "predict",

@@ -124,7 +124,6 @@ def test_the_stages_that_are_measured_are_handed_what_their_scripts_ask_for(run,
     part = importlib.import_module("stage_jobs").Part(1, 2)
     for stage, job in jobs(tmp_path, part).items():
         script = ROOT / "scripts" / f"{stage}.py"
-        asked = re.findall(r"snakemake\.(input|output|params)\.(\w+)", script.read_text()) if script.is_file() else []
-        for kind, name in asked:
+        for kind, name in re.findall(r"snakemake\.(input|output|params)\.(\w+)", script.read_text()):
             handed = {*job[kind], "code"} if kind == "params" else vars(job[kind])
             assert name in handed, f"benchmarks/stage_jobs.py hands no {kind}.{name} to {stage}"
