@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -36,7 +37,13 @@ KINDS = {
 }
 """What a volume can be, and how its coarser levels are made."""
 
-_CONTEXT = {"file_io_concurrency": {"limit": 4}, "data_copy_concurrency": {"limit": 2}}
+
+def _context() -> ts.Context:
+    """Codecs of an array compute on as many threads as the job has, which Snakemake says as it does to OpenMP."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    threads = int(given) if given.isdigit() and int(given) > 0 else 2
+    # one for every array: the threads of one that a fork would inherit are not there
+    return ts.Context({"file_io_concurrency": {"limit": 4}, "data_copy_concurrency": {"limit": threads}})
 
 
 @dataclass(frozen=True)
@@ -402,14 +409,14 @@ def _create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Any:
         },
         create=True,
         open=is_left,
-        context=ts.Context(_CONTEXT),
+        context=_context(),
     ).result()
 
 
 def _open_array(path: Path) -> Any:
     try:
         spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}}
-        return ts.open(spec, open=True, read=True, context=ts.Context(_CONTEXT)).result()
+        return ts.open(spec, open=True, read=True, context=_context()).result()
     except ValueError as error:
         raise FormatError(f"{path} can't be opened as a Zarr v3 array: {error}") from None
 
