@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from voxloom import augment_kernels
 from voxloom.augment_draws import Draws, between, seeded
 from voxloom.errors import ModelError
 
@@ -302,6 +303,27 @@ def resampled(
         Voxel edge lengths along the D axes.
     displacement_um : Tensor of float32, shape (N, D, *sizes), optional
         Added to that place.
+
+    Returns
+    -------
+    image, labels : Tensor
+    """
+    if image.device.type == "cpu":
+        return augment_kernels.resampled(
+            image, labels, matrices=matrices, spacing_um=spacing_um, displacement_um=displacement_um
+        )
+    return resampled_by_torch(image, labels, matrices=matrices, spacing_um=spacing_um, displacement_um=displacement_um)
+
+
+def resampled_by_torch(
+    image: Tensor, labels: Tensor, *, matrices: Tensor, spacing_um: Sequence[float], displacement_um: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The same as `resampled`, on any device; a CPU is several times faster with `augment_kernels.resampled`.
+
+    Parameters
+    ----------
+    image, labels, matrices, spacing_um, displacement_um
+        As in `resampled`.
 
     Returns
     -------
