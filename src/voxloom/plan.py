@@ -122,6 +122,7 @@ def plan_model(
         *_sampling_choices(fingerprint, fit, epochs=epochs, samples=samples, minutes=minutes),
         *_learning_choices(fingerprint, given=given, epochs=epochs, steps=epochs * math.ceil(samples / fit.batch)),
         *_augment_choices(fingerprint),
+        *_left_out_choices(),
         _flips(fingerprint, fit, machine=machine, minutes=minutes),
     ]
     steps = epochs * math.ceil(samples / fit.batch)
@@ -425,6 +426,24 @@ def _augment_choices(fingerprint: Fingerprint) -> Iterator[Choice]:
     yield Choice("augment.gamma", 0.3, "so does the instrument's response")
     yield Choice("augment.noise", 0.3, "and its noise")
     yield Choice("augment.blur", 0.1, "and its focus")
+
+
+def _left_out_choices() -> Iterator[Choice]:
+    """What could be switched on, and why it isn't."""
+    yield Choice("gradient_clip", None, "a training that diverges stops and says so; set it to 1 then")
+    yield Choice(
+        "weights_average",
+        0.0,
+        "a rate that ends at zero settles the weights already; an average of them was not compared here",
+    )
+    yield Choice(
+        "augment.elastic",
+        0.0,
+        "no comparison shows here that it buys anything beyond turns and scales; try 0.2 where tissue is soft",
+    )
+    sections = "only serial sections have such faults; set it to 0.05 or so where the volume has some"
+    for name in ("misaligned_section", "missing_section", "blurred_section", "dark_section"):
+        yield Choice(f"augment.{name}", 0.0, sections)
 
 
 def _flips(fingerprint: Fingerprint, fit: _Fit, *, machine: Machine, minutes: float) -> Choice:
