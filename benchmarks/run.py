@@ -79,8 +79,9 @@ TRAINING = {
     "step on a GPU": Part(
         "training", "training_step.py --device cuda --base-3d 32 --edge-3d 128 --batch 2", small="--rounds 1"
     ),
+    "augmentation": Part("training", "training_augment.py", small="--edge 32 --rounds 1"),
     "precision": Part("training", "training_precision.py"),
-    "memory": Part("training", "training_memory.py"),
+    "memory": Part("training", "training_memory.py", small="--case 10"),
     "first result": Part("training", "first_result.py"),
 }
 
@@ -101,29 +102,6 @@ def run(name: str, part: Part, *, is_small: bool) -> list[Record]:
     for line in said:
         print(f"  {line}", flush=True)
     return said
-
-
-def of_planned_memory(lines: list[Record]) -> list[Record]:
-    """The records of peak memory in training beside what was planned."""
-    records = []
-    for line in lines:
-        network = line["network"].get("preset") or "-".join(map(str, line["network"].get("widths", ["shallow"])))
-        patch = "×".join(map(str, line["patch_voxels"]))
-        records.append(
-            {
-                "name": f"peak memory [MiB], {network}, {line['batch_size']} × {patch}, {line['precision']}",
-                "target": "as planned",
-                "ours": line["measured_mib"],
-                "peer": line["planned_mib"],
-                "ratio": line["measured_over_planned"],
-                "limit": "measured within 10 % of planned",
-                "peak_mib": line["measured_mib"],
-                "identical": None,
-                "holds": abs(line["measured_over_planned"] - 1) <= 0.1,
-                "hardware": timing.hardware(),
-            }
-        )
-    return records
 
 
 def beside_the_machine(records: list[Record], limits: list[Record]) -> list[Record]:
@@ -158,8 +136,6 @@ def main() -> None:
         said = run(name, part, is_small=options.small)
         if name == MACHINE:
             limits = said
-        elif options.training and name == "memory":
-            said = of_planned_memory(said)
         if not options.small:
             records = keep(records, name, part, beside_the_machine(said, limits))
             RESULTS.write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

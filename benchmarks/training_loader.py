@@ -86,14 +86,13 @@ def constant_batch() -> Iterator[None]:
 
 
 def settings_of(case: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    return membranes.complete(
-        **case,
-        optimiser={"name": "adamw", "learning_rate": 1e-3},
-        loss={"name": "bce_dice"},
-        augment=AUGMENT,
-        epochs=2,
-        samples_per_epoch=options.steps * case["batch_size"],
-    )
+    return complete(**case, epochs=2, samples_per_epoch=options.steps * case["batch_size"])
+
+
+def complete(**changes: Any) -> dict[str, Any]:
+    """A model's settings with an optimiser, a loss and augmentation where none are given."""
+    optimiser = {"name": "adamw", "learning_rate": 1e-3}
+    return membranes.complete(**{"optimiser": optimiser, "loss": {"name": "bce_dice"}, "augment": AUGMENT, **changes})
 
 
 def seconds_of_epoch(held: TrainingVolume, settings: dict[str, Any], options: argparse.Namespace) -> float:

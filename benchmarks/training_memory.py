@@ -1,27 +1,34 @@
-"""Peak memory of training steps beside what is planned for them; a table, and {"stage": "train", ...} a line.
+"""Peak memory of training beside what was planned for it: of steps, and of whole trainings from store to weights.
 
     python benchmarks/training_memory.py              # a few architectures, 2-D and 3-D, both precisions: minutes
     python benchmarks/training_memory.py --case 3     # one of them, in this process
 
-Every case runs in a process of its own: three steps of Adam on random numbers, channels last, on one thread. What is
-measured is the growth of the resident set over that after a step of a tiny network, when all libraries are loaded.
+Every case runs in a process of its own. A step: three of them with Adam on random numbers, channels last, one thread;
+measured is the growth of the resident set over that after a step of a tiny network, when all libraries are loaded. A
+training: `voxloom.training.train` on a synthetic volume in a store, with augmentation, checkpoints and validation;
+measured is its peak beyond what was there before, as its own log has it.
 """
 
 import argparse
-import json
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+import timing
 import torch
+import training_loader
 
-from voxloom import devices, networks
-from voxloom.training_memory import DTYPES, training_bytes
+from voxloom import checkpoint, devices, losses, networks, training
+from voxloom.objective import objective
+from voxloom.training_memory import BCE, DTYPES, training_bytes
 
 STEPS = 3
+WITHIN = 0.1
 # (Z, Y, X) and batch make a few hundred MiB, so that a case takes seconds
-CASES = [
+OF_A_STEP = [
     ({}, (1, 400, 400), 1, "float32"),
     ({}, (1, 400, 400), 1, "bfloat16"),
     ({"widths": [24, 48, 96, 192], "norm": "instance", "slices": 5, "dropout": 0.2}, (1, 256, 256), 2, "float32"),
@@ -36,70 +43,134 @@ CASES = [
     ({"preset": "zhang2018_projected", "widths": [24, 48, 96]}, (1, 256, 256), 2, "float32"),
     ({"dimensions": 3, "widths": [16, 32, 64], "residual": True, "norm": "group"}, (32, 64, 64), 1, "bfloat16"),
 ]
-
-
-def resident_mib(key: str) -> float:
-    """VmRSS or VmHWM (the highest so far) of this process."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{key}:"):
-            return int(line.split()[1]) / 1024
-    raise SystemExit(f"/proc/self/status has no {key}: this benchmark needs Linux")
+# of trainings also the edge of the volume: what is held, wide weights, and validation each weigh most in one of them
+OF_A_TRAINING: dict[str, tuple[int, dict[str, Any]]] = {
+    "2-D patches": (
+        160,
+        {"network": {"widths": [24, 48, 96]}, "input": {"patch_voxels": [1, 128, 128]}, "batch_size": 8},
+    ),
+    "whole slices, scaled": (192, {"input": {"size": [256, 256]}, "batch_size": 2, "samples_per_epoch": 6}),
+    "3-D patches, averaged weights": (
+        160,
+        {
+            "network": {"dimensions": 3, "widths": [16, 32, 64], "norm": "instance"},
+            "input": {"patch_voxels": [32, 64, 64]},
+            "batch_size": 2,
+            "weights_average": 0.99,
+            "precision": "bfloat16",
+        },
+    ),
+    "large volume held": (
+        384,
+        {"network": {"widths": [8, 16]}, "input": {"patch_voxels": [1, 64, 64]}, "batch_size": 4},
+    ),
+    "clDice, accumulated batches": (
+        160,
+        {
+            "network": {"widths": [8, 16]},
+            "input": {"patch_voxels": [1, 256, 256]},
+            "batch_size": 5,
+            "accumulate_batches": 2,
+            "samples_per_epoch": 10,
+            "loss": {"terms": {"dice": 1.0, "cldice": 1.0}, "cldice_iterations": 3},
+        },
+    ),
+}
+CASES = [*OF_A_STEP, *OF_A_TRAINING.items()]
 
 
 def learn(network: dict, patch_voxels: tuple[int, ...], batch_size: int, precision: str, *, steps: int) -> None:
     whole = networks.resolved(network)
     form = devices.memory_format(whole["dimensions"])
     made = networks.build(network, seed=0).to(memory_format=form).train()
-    optimiser = torch.optim.Adam(made.parameters())
+    optimiser, loss = torch.optim.Adam(made.parameters()), losses.chosen(BCE, target="mask")
     generator = torch.Generator().manual_seed(0)
     for _ in range(steps):
         x = torch.randn(batch_size, whole["slices"], *patch_voxels[-whole["dimensions"] :], generator=generator)
+        mask = (x[:, :1] > 1).float()
+        ignore = torch.zeros(mask.shape, dtype=torch.bool)
         networks.draw_dropout(made, samples=batch_size, generator=generator)
         with devices.arithmetic(torch.device("cpu"), DTYPES[precision]):
-            logits = made(x.contiguous(memory_format=form))
-        scales = logits if isinstance(logits, list) else [logits]
-        sum(scale.float().square().mean() for scale in scales).backward()
+            outputs = made(x.contiguous(memory_format=form))
+        objective(outputs, mask, ignore, loss=loss, positive_weight=1.0).backward()
         optimiser.step()
         optimiser.zero_grad()
 
 
-def measure(number: int) -> dict:
-    network, patch_voxels, batch_size, precision = CASES[number]
+def measure_steps(network: dict, patch_voxels: tuple[int, ...], batch_size: int, precision: str) -> None:
     devices.return_freed_memory()
     planned = training_bytes(network, patch_voxels, batch_size, precision) / 2**20
     with devices.reproducible(threads=1):
         tiny = {**network, "widths": [2] * len(networks.resolved(network)["widths"])}
         learn(tiny, tuple(2 * n for n in networks.size_factor(network)), batch_size, precision, steps=1)
-        before, begin = resident_mib("VmRSS"), time.monotonic()
+        before, begin = timing.resident_mib(), time.monotonic()
         Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
         learn(network, patch_voxels, batch_size, precision, steps=STEPS)
         seconds = time.monotonic() - begin
-    measured = resident_mib("VmHWM") - before
-    return {
-        "stage": "train",
-        "network": network,
-        "patch_voxels": patch_voxels,
-        "batch_size": batch_size,
-        "precision": precision,
-        "planned_mib": round(planned, 1),
-        "measured_mib": round(measured, 1),
-        "measured_over_planned": round(measured / planned, 3),
-        "seconds_a_step": round(seconds / STEPS, 2),
-    }
+    name = network.get("preset") or "-".join(map(str, network.get("widths", ["shallow"])))
+    patch = "×".join(map(str, patch_voxels))
+    say(
+        f"peak memory of a step [MiB], {name}, {batch_size} × {patch}, {precision}",
+        planned,
+        timing.resident_mib("VmHWM") - before,
+        seconds_a_step=round(seconds / STEPS, 2),
+    )
+
+
+def measure_training(name: str, edge: int, changes: dict[str, Any]) -> None:
+    settings = training_loader.complete(
+        **{"precision": "float32", "epochs": 3, "samples_per_epoch": 4 * changes["batch_size"], **changes}
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.monotonic()
+        trained = training.train(
+            {"tubes": training_loader.store(Path(folder), edge)},
+            boxes=training_loader.parts(edge),
+            settings=settings,
+            seed=1,
+            memory_mib=4096,
+            threads=1,
+            device="cpu",
+            on_checkpoint=lambda state: checkpoint.save_checkpoint(Path(folder) / "state.pt", state, key=""),
+        )
+        seconds = time.monotonic() - begin
+    planned, last = trained.counts["planned_memory_mib"], trained.log[-1]
+    before = last["planned_memory_mib"] - planned
+    say(
+        f"peak memory of a training [MiB], {name}",
+        planned,
+        last["peak_memory_mib"] - before,
+        before_mib=round(before),
+        seconds=round(seconds, 1),
+    )
+
+
+def say(name: str, planned: float, measured: float, **more: object) -> None:
+    timing.record(
+        name,
+        target="as planned",
+        ours=round(measured, 1),
+        peer=round(planned, 1),
+        ratio=round(measured / planned, 3),
+        limit=f"measured within {WITHIN:.0%} of planned",
+        holds=abs(measured / planned - 1) <= WITHIN,
+        peak_mib=round(measured, 1),
+        **more,
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", type=int, choices=range(len(CASES)), help="measure this one in this process")
     options = parser.parse_args()
-    if options.case is not None:
-        print(json.dumps(measure(options.case)))
-        return
-    for number in range(len(CASES)):
-        done = subprocess.run(
-            [sys.executable, __file__, "--case", str(number)], check=True, capture_output=True, text=True
-        )
-        print(done.stdout, end="", flush=True)
+    if options.case is None:
+        for number in range(len(CASES)):
+            subprocess.run([sys.executable, __file__, "--case", str(number)], check=True)
+    elif options.case < len(OF_A_STEP):
+        measure_steps(*OF_A_STEP[options.case])
+    else:
+        name, (edge, changes) = list(OF_A_TRAINING.items())[options.case - len(OF_A_STEP)]
+        measure_training(name, edge, changes)
 
 
 if __name__ == "__main__":

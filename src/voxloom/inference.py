@@ -344,7 +344,7 @@ def predict_slices_at_network_scale(
     Returns
     -------
     probability : ndarray of uint8, shape (len(z_slices), *input.size)
-        255 is 1. `sampling.scale_codes` makes labels of this size.
+        255 is 1. `slice_scaling.scale_codes` makes labels of this size.
 
     Raises
     ------

@@ -55,6 +55,9 @@ validated and tested on.{_beginning(settings)}
 The validation boxes chose {chosen}, so these numbers flatter. What counts is the test set, in the report and in
 `results/evaluation`. `training_log.svg` shows how the training went.
 
+**What its training took.** {counts["planned_memory_mib"]:,} MiB of memory were planned beside the interpreter and its
+libraries; `training_log.csv` has what was planned with them and what was measured, epoch by epoch, and the time.
+
 **Where it ends.** It knows voxels of {_size(settings["spacing_um"])} um (Z, Y, X),
 {_grey_values(settings["normalisation"])}, and the tissue and instrument of the volumes above. On
 anything else, score it on labels of your own before you believe it.{phantoms}

@@ -52,7 +52,7 @@ def network_histograms(
     size = common_size([model.read_settings(folder) for folder in models])
     if size is None:
         return {}
-    from voxloom import inference, sampling  # PyTorch takes a second; networks at native resolution need none here
+    from voxloom import inference, slice_scaling  # PyTorch takes a second; networks at native resolution need none here
 
     members = [model.load_model(folder) for folder in models]
     found: dict[tuple[str, str, str], NDArray[np.int64]] = {}
@@ -66,7 +66,7 @@ def network_histograms(
             for truth, annotated in truths.items():
                 if volume not in annotated:
                     continue
-                codes = np.stack([sampling.scale_codes(annotated[volume][z], size) for z in chosen])
+                codes = np.stack([slice_scaling.scale_codes(annotated[volume][z], size) for z in chosen])
                 mask, ignore = split_annotation(codes)
                 counts = metrics.joint_histogram(stored, mask, ignore=ignore)
                 key = (truth, "test", volume)

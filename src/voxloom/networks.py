@@ -146,3 +146,17 @@ def check(network: Mapping[str, Any]) -> None:
         raise ModelError(f"network.name must be one of {', '.join(sorted(NETWORKS))}, got {name!r}")
     for problem in problems(network):
         raise ModelError(problem)
+
+
+def parameters(network: nn.Module) -> int:
+    """Numbers that a network learns.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+
+    Returns
+    -------
+    count : int
+    """
+    return sum(weights.numel() for weights in network.parameters())

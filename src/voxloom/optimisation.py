@@ -123,6 +123,22 @@ def build_optimiser(settings: Mapping[str, Any], network: nn.Module) -> torch.op
     )
 
 
+def moments(settings: Mapping[str, Any]) -> int:
+    """Numbers that the optimiser keeps for every weight.
+
+    Parameters
+    ----------
+    settings : mapping
+        A model's settings; its key ``optimiser`` is read.
+
+    Returns
+    -------
+    count : int
+    """
+    chosen = settings["optimiser"]
+    return int(chosen["momentum"] > 0) if chosen["name"] == "sgd" else 2
+
+
 def learning_rate(settings: Mapping[str, Any], progress: Progress) -> float:
     """The learning rate of the step that begins now.
 

@@ -21,7 +21,7 @@ from voxloom.folding import folded
 from voxloom.intensity import Normalisation
 from voxloom.labelled import Shape, read_reflected, reflected
 from voxloom.occupancy import is_occupied
-from voxloom.sampling import scale_image
+from voxloom.slice_scaling import scale_image
 from voxloom.symmetries import Transform, tile_symmetries
 from voxloom.tiles import Tile, axis_tiles, fixed_tiles
 
@@ -147,6 +147,29 @@ class Predictor:
             box = self.normalisation.apply(read_box(image, reads))
             probability = self.constant.predict(torch.from_numpy(box)[None, None], self.forward)[0]
             _put(probability, reads, cores, start, result)
+
+    def largest_batch(self, shape: Sequence[int], start: Sequence[int], stop: Sequence[int]) -> tuple[int, ...]:
+        """What predicting a box takes at a time.
+
+        Parameters
+        ----------
+        shape : sequence of int
+            (Z, Y, X) of the whole volume.
+        start, stop : sequence of int
+            As in `region`.
+
+        Returns
+        -------
+        shape : tuple of int
+            (N, C, [Z,] Y, X) of the largest batch that the network is given.
+        """
+        network, size = self.settings["network"], self.settings["input"]["size"]
+        if size is not None:
+            _, *factor = networks.size_factor(network)
+            return (1, network["slices"], *(-(-n // f) * f for n, f in zip(size, factor, strict=True)))
+        longest = [max(tile.read[1] - tile.read[0] for tile in tiles) for tiles in self._tiles(shape, start, stop)]
+        samples = min(self._tiles_at_once(math.prod(longest)), stop[0] - start[0]) if len(longest) == 2 else 1
+        return (samples, network["slices"], *longest)
 
     def _tiles(self, shape: Sequence[int], start: Sequence[int], stop: Sequence[int]) -> list[list[Tile]]:
         """The tiles of a box along [Z,] Y, X."""

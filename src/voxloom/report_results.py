@@ -278,6 +278,10 @@ def training(material: Material) -> str:
                 caption=caption,
             )
         )
+        memory = report_training.training_memory(logs)
+        if not memory.empty:
+            said = "Peak memory of every training, the interpreter and its libraries included."
+            parts.append(report_page.table(memory, caption=said))
         parts += _augmented(material, task.name)
         parts += report_plan.plans(material, task.name)
     return "\n".join(parts) or paragraph("No model was trained.", kind="note")

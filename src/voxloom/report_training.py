@@ -174,3 +174,25 @@ def training_figure(logs: pd.DataFrame, *, models: Sequence[str], title: str, no
         axes.legend(handles=handles, loc="best", fontsize=8.5)
     figure.suptitle(title + (f" ({note})" if note else ""), x=0.01, ha="left")
     return figure
+
+
+def training_memory(logs: pd.DataFrame) -> pd.DataFrame:
+    """Peak memory of every training, planned beside measured.
+
+    Parameters
+    ----------
+    logs : DataFrame
+        Columns model, fold, epoch, planned_memory_mib, peak_memory_mib; trainings of before these were kept lack the
+        last two.
+
+    Returns
+    -------
+    memory : DataFrame
+        Columns model, fold, planned_memory_mib, peak_memory_mib, measured_over_planned; a row a training.
+    """
+    columns = ["planned_memory_mib", "peak_memory_mib"]
+    if not set(columns) <= set(logs.columns):
+        return pd.DataFrame(columns=["model", "fold", *columns, "measured_over_planned"])
+    last = logs.dropna(subset=columns).groupby(["model", "fold"], sort=False).tail(1)[["model", "fold", *columns]]
+    ratio = (last["peak_memory_mib"] / last["planned_memory_mib"]).round(2)
+    return last.round({column: 0 for column in columns}).assign(measured_over_planned=ratio).reset_index(drop=True)

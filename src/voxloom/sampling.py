@@ -11,20 +11,18 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from voxloom import networks
-from voxloom.blocks import grid
-from voxloom.errors import ModelError, SplitError
-from voxloom.intensity import OF_VOLUME, GreyValues, Moments, Normalisation, distance_of_samples
+from voxloom import networks, sampling_scan
+from voxloom.errors import SplitError
 from voxloom.labelled import PartBox, Shape, TrainingVolume, labelled_volumes, reflected
+from voxloom.sampling_check import check_input
+from voxloom.sampling_scan import Cell
+from voxloom.slice_scaling import scale_codes, scale_image
 from voxloom.volume import IGNORE, split_annotation
 
 LOGGER = logging.getLogger("voxloom")
-MOST_BALANCED_WEIGHT = 20.0
-SCAN_EDGE = 64
 PATCHES, ORDER = 1, 2  # streams of random numbers
 EXAMPLES_OF = 12
 
@@ -82,17 +80,6 @@ def _named_in_errors(volume: str, start: Shape) -> Iterator[None]:
         raise
 
 
-@dataclass(frozen=True)
-class _Cell:
-    """A small box of a volume, and how many voxels of each kind can be a patch's centre in it."""
-
-    volume: int
-    box: PartBox
-    start: Shape
-    shape: Shape
-    counts: tuple[int, int, int, int]
-
-
 class Sampler:
     """Picks training samples from stored volumes.
 
@@ -112,14 +99,14 @@ class Sampler:
 
     Attributes
     ----------
-    normalisation : Normalisation
-        Of the training set.
-    normalisations : list of Normalisation
-        For every volume with training boxes; each the same where volumes aren't normalised by themselves.
+    scan : Scan
+        What a look at the training boxes found.
     positive_weight : float
         Of the loss; "balanced" resolved.
     samples_per_epoch, steps_per_epoch : int
     whole_slices : bool
+    held_bytes : int
+        Memory of the training boxes that are kept in it.
 
     Raises
     ------
@@ -154,7 +141,9 @@ class Sampler:
             )
         )
         self._hold(memory_mib)
-        self._scan()
+        self.scan = sampling_scan.scan(self.parts, settings)
+        self.ends = self.scan.ends
+        self.positive_weight = sampling_scan.positive_weight(self.scan, settings["loss"]["positive_weight"])
         self._set_epoch()
 
     @property
@@ -166,107 +155,36 @@ class Sampler:
         to_height, to_width = self.settings["input"]["size"] or (height, width)
         return z, y * height / to_height, x * width / to_width
 
-    def refuse_reads_across_the_gap(self) -> None:
-        """Refuse samples so large that they would reach across the gap into boxes that test.
-
-        Labels outside a box are never seen, but grey values there would move batch statistics and augmentation.
-
-        Raises
-        ------
-        SplitError
-            Naming both sizes.
-        """
-        reach = networks.native_reach(self.settings, self.parts[0].shape[1:])
-        for part in self.parts:
-            for box in part.boxes:
-                read = (1, *part.shape[1:]) if self.whole_slices else self.patch
-                for axis in range(3):
-                    # what is kept from the other parts is the receptive field at least
-                    if box.shape[axis] < part.shape[axis] and read[axis] > box.shape[axis] + reach[axis]:
-                        raise SplitError(
-                            f"a training box of {part.name} has {box.shape} voxels, samples have {tuple(read)}: "
-                            "they would reach into boxes that test; use a smaller patch_voxels or a larger block_um"
-                        )
+    @property
+    def sample_voxels(self) -> Shape:
+        """Edge lengths (Z, Y, X) of the samples."""
+        return (1, *self.plane_shape) if self.whole_slices else self.patch
 
     def _hold(self, memory_mib: float) -> None:
         """Read what training needs into memory if it fits."""
+        self.held_bytes = 0
         for part in self.parts:
             _, height, width = part.shape
             margin = (self.beside, height, width) if self.whole_slices else [n + self.beside for n in self.patch]
-            if part.bytes_held(margin) / 2**20 <= memory_mib:
-                memory_mib -= part.bytes_held(margin) / 2**20
+            if self.held_bytes + part.bytes_held(margin) <= memory_mib * 2**20:
+                self.held_bytes += part.bytes_held(margin)
                 part.hold(margin)
             else:
                 LOGGER.info("%s is larger than the memory left: its training samples are read from disk", part.name)
 
-    def _scan(self) -> None:
-        """One pass over the training boxes: grey values' moments, and where annotated and foreground voxels are."""
-        moments, greys = Moments(), [GreyValues() for _ in self.parts]
-        looks_at_volumes = self.settings["input"]["normalise"] in OF_VOLUME
-        every = distance_of_samples(sum(math.prod(box.shape) for part in self.parts for box in part.boxes))
-        self.cells: list[_Cell] = []
-        self.planes: list[tuple[int, int]] = []
-        for number, part in enumerate(self.parts):
-            annotated_planes: set[int] = set()
-            for box in part.boxes:
-                for block in grid(box.shape, (SCAN_EDGE,) * 3):
-                    edges = [(axis.start, axis.stop) for axis in block.core]
-                    start = tuple(low + first for low, (first, _) in zip(box.start, edges, strict=True))
-                    shape = tuple(last - first for first, last in edges)
-                    values = part.image(start, shape)
-                    moments = moments.joined(values)
-                    if looks_at_volumes:
-                        greys[number] = greys[number].joined(values, every=every)
-                    codes = part.codes(start, shape)
-                    firsts = part.codes(start, shape, first_only=True)
-                    counts = tuple(int(np.count_nonzero(kind)) for kind in _kinds(codes, firsts))
-                    self.cells.append(_Cell(number, box, start, shape, counts))  # type: ignore[arg-type]
-                    annotated_planes |= {start[0] + int(z) for z in np.flatnonzero((codes != IGNORE).any(axis=(1, 2)))}
-            self.planes += [(number, z) for z in sorted(annotated_planes)]
-        self.ends = np.cumsum([cell.counts for cell in self.cells], axis=0)  # (cells, kinds)
-        annotated, foreground, by_first, _ = (int(n) for n in self.ends[-1])
-        if foreground == 0:
-            raise ModelError(
-                f"the training boxes hold {annotated} annotated voxels and no foreground: nothing can be learnt; "
-                "look at the annotation and the split's map"
-            )
-        if foreground == annotated:
-            raise ModelError(
-                f"all {annotated} annotated voxels of the training boxes are foreground: without background nothing "
-                "can be learnt; look at the annotation (annotate.files: empty_slices) and the split's map"
-            )
-        if by_first == 0 and self.settings["annotator_share"] > 0:
-            raise ModelError(
-                f"annotator_share is {self.settings['annotator_share']}, but the first of learn_from "
-                f"({self.settings['learn_from'][0]}) annotated nothing in the training boxes; set it to 0"
-            )
-        dtypes = sorted({str(part.dtype) for part in self.parts})
-        together = GreyValues(moments, tuple(sample for grey in greys for sample in grey.samples))
-        self.normalisation = Normalisation(
-            self.settings["input"]["normalise"],
-            moments.mean,
-            moments.deviation,
-            dtypes[0],
-            together.quantiles() if self.settings["input"]["normalise"] == "histogram" else (),
-        )
-        self.normalisations = [self.normalisation.of_volume(grey) for grey in greys]
-        weight = self.settings["loss"]["positive_weight"]
-        balanced = min(max(annotated - foreground, 1) / foreground, MOST_BALANCED_WEIGHT)
-        self.positive_weight = balanced if weight == "balanced" else float(weight)
-        self.annotated_voxels, self.foreground_voxels = annotated, foreground
-
     def _set_epoch(self) -> None:
         samples = self.settings["samples_per_epoch"]
         if samples is None and self.whole_slices:
-            samples = len(self.planes)
+            samples = len(self.scan.planes)
         elif samples is None:
-            samples = max(1, math.ceil(self.annotated_voxels / math.prod(self.patch)))
+            samples = max(1, math.ceil(self.scan.annotated_voxels / math.prod(self.patch)))
         self.samples_per_epoch = int(samples)
         self.steps_per_epoch = math.ceil(self.samples_per_epoch / self.settings["batch_size"])
         heights, widths = ([part.shape[axis] for part in self.parts] for axis in (1, 2))
         target = self.settings["input"]["size"] or (max(heights), max(widths))
         # every sample has the same size, and one that the network can pool
-        self.plane_shape = tuple(-(-n // f) * f for n, f in zip(target, self.factor[1:], strict=True))
+        height, width = (-(-n // f) * f for n, f in zip(target, self.factor[1:], strict=True))
+        self.plane_shape = (height, width)
 
     def batch(self, epoch: int, step: int) -> Batch:
         """The samples of one step.
@@ -340,19 +258,19 @@ class Sampler:
         looked_at = range(min(EXAMPLES_OF, self.samples_per_epoch))
         foreground = [float(self.samples(0, [number]).mask.mean()) for number in looked_at]
         chosen = sorted(looked_at, key=lambda number: -foreground[number])[:count]
-        return Examples(self.samples(0, sorted(chosen)), self.sample_spacing_um, self.normalisation.unit_deviation)
+        return Examples(self.samples(0, sorted(chosen)), self.sample_spacing_um, self.scan.normalisation.unit_deviation)
 
     def _slice(self, epoch: int, number: int) -> _Sample:
         """Image (C, Y, X) and codes (Y, X) of a whole slice."""
-        turn, place = divmod(number, len(self.planes))
-        order = np.random.default_rng([self.seed, ORDER, epoch, turn]).permutation(len(self.planes))
-        volume, z = self.planes[order[place]]
+        turn, place = divmod(number, len(self.scan.planes))
+        order = np.random.default_rng([self.seed, ORDER, epoch, turn]).permutation(len(self.scan.planes))
+        volume, z = self.scan.planes[order[place]]
         part = self.parts[volume]
         _, height, width = part.shape
         with _named_in_errors(part.name, (z, 0, 0)):
             window = part.image((z - self.beside, 0, 0), (2 * self.beside + 1, height, width))
             codes = part.codes((z, 0, 0), (1, height, width))[0]
-        stack = self.normalisations[volume].apply(window[:: self.step])
+        stack = self.scan.normalisations[volume].apply(window[:: self.step])
         if self.settings["input"]["size"] is not None:
             stack = scale_image(torch.from_numpy(stack), self.settings["input"]["size"]).numpy()
             codes = scale_codes(codes, self.settings["input"]["size"])
@@ -374,65 +292,26 @@ class Sampler:
         with _named_in_errors(part.name, (z, y, x)):
             codes = part.codes((z, y, x), self.patch)
             window = part.image((z - self.beside, y, x), (self.patch[0] + 2 * self.beside, *self.patch[1:]))
-        image = self.normalisations[cell.volume].apply(window[:: self.step])
+        image = self.scan.normalisations[cell.volume].apply(window[:: self.step])
         place = (part.name, (z, y, x))
         return (image, codes[0], place) if self.dimensions == 2 else (image[None], codes, place)
 
-    def _centre(self, rng: np.random.Generator, *, by_first: bool, is_foreground: bool) -> tuple[_Cell, list[int]]:
+    def _centre(self, rng: np.random.Generator, *, by_first: bool, is_foreground: bool) -> tuple[Cell, list[int]]:
         """A voxel of the wanted kind, each with the same probability."""
         kind = 2 * by_first + is_foreground
         if self.ends[-1, kind] == 0:  # the first annotation has no foreground: what it annotated, then
             kind -= 1
         chosen = int(rng.integers(self.ends[-1, kind]))
         number = int(np.searchsorted(self.ends[:, kind], chosen, side="right"))
-        cell = self.cells[number]
+        cell = self.scan.cells[number]
         part = self.parts[cell.volume]
         with _named_in_errors(part.name, cell.start):
             codes = part.codes(cell.start, cell.shape)
             firsts = part.codes(cell.start, cell.shape, first_only=True)
-        places = np.flatnonzero(_kinds(codes, firsts)[kind])
+        places = np.flatnonzero(sampling_scan.kinds(codes, firsts)[kind])
         before = int(self.ends[number - 1, kind]) if number else 0
         inside = np.unravel_index(int(places[chosen - before]), cell.shape)
         return cell, [low + int(place) for low, place in zip(cell.start, inside, strict=True)]
-
-
-def check_input(settings: Mapping[str, Any]) -> None:
-    """Say what is wrong with a model's keys ``network`` and ``input``.
-
-    Parameters
-    ----------
-    settings : mapping
-
-    Raises
-    ------
-    ModelError
-        If patches or scaled slices don't go with the network.
-    """
-    networks.check(settings["network"])
-    dimensions, size, patch = (
-        settings["network"]["dimensions"],
-        settings["input"]["size"],
-        settings["input"]["patch_voxels"],
-    )
-    if dimensions == 3 and size is not None:
-        raise ModelError(f"input.size scales slices for 2 dimensions; set it to null for 3, got {size}")
-    if dimensions == 2 and patch[0] != 1:
-        raise ModelError(
-            f"input.patch_voxels must begin with 1 for 2 dimensions, got {list(patch)}; "
-            "network.slices says how many neighbouring slices are seen"
-        )
-    factor = networks.size_factor(settings["network"])
-    if any(edge % f for edge, f in zip(patch, factor, strict=True)):
-        fitting = [-(-edge // f) * f for edge, f in zip(patch, factor, strict=True)]
-        raise ModelError(
-            f"input.patch_voxels must be multiples of {list(factor)}, the product of the network's strides, "
-            f"got {list(patch)}; set {fitting}"
-        )
-
-
-def _kinds(codes: NDArray[np.uint8], firsts: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], ...]:
-    """Voxels that are annotated, foreground, annotated by the first, foreground of the first."""
-    return codes != IGNORE, codes == 1, firsts != IGNORE, firsts == 1
 
 
 def _patch_start(centre: int, edge: int, low: int, high: int, size: int) -> int:
@@ -442,48 +321,3 @@ def _patch_start(centre: int, edge: int, low: int, high: int, size: int) -> int:
     inside = sorted((low, high - edge))  # the box inside the patch, where it is smaller
     start = min(max(centre - edge // 2, inside[0]), inside[1])
     return min(max(start, 0), size - edge)
-
-
-def scale_image(planes: Tensor, size: Sequence[int]) -> Tensor:
-    """Scale slices to a network's size: bilinear, with antialiasing where they shrink.
-
-    Parameters
-    ----------
-    planes : Tensor of float32, shape (C, Y, X) or (N, C, Y, X)
-    size : sequence of int
-        (Y, X).
-
-    Returns
-    -------
-    scaled : Tensor
-    """
-    batch = planes[None] if planes.ndim == 3 else planes
-    scaled = F.interpolate(batch, tuple(size), mode="bilinear", antialias=True, align_corners=False)
-    return scaled[0] if planes.ndim == 3 else scaled
-
-
-def scale_codes(codes: NDArray[np.uint8], size: Sequence[int]) -> NDArray[np.uint8]:
-    """Scale labels to a network's size: the code at each pixel's centre.
-
-    Parameters
-    ----------
-    codes : ndarray of uint8, shape (..., Y, X)
-        0 background, 1 foreground, 255 not annotated.
-    size : sequence of int
-        (Y, X).
-
-    Returns
-    -------
-    scaled : ndarray of uint8
-
-    Examples
-    --------
-    >>> scale_codes(np.array([[0, 1, 1, 0]], dtype=np.uint8), (1, 2)).tolist()
-    [[1, 0]]
-    """
-    rows, columns = (
-        # the pixel that holds the centre (k + 1/2) * have / want, in whole numbers
-        (2 * np.arange(want) + 1) * have // (2 * want)
-        for want, have in zip(size, codes.shape[-2:], strict=True)
-    )
-    return np.ascontiguousarray(codes[..., rows, :][..., columns])

@@ -19,7 +19,15 @@ from voxloom.logs import PROGRESS_SECONDS
 from voxloom.validation import Scores
 
 LOGGER = logging.getLogger("voxloom")
-MEASURED_COLUMNS = ("samples_per_s", "waiting_share", "peak_memory_mib", "peak_gpu_mib", "seconds")
+MEASURED_COLUMNS = (
+    "samples_per_s",
+    "waiting_share",
+    "planned_memory_mib",
+    "peak_memory_mib",
+    "peak_gpu_mib",
+    "seconds",
+)
+_UNITS_PER_MIB = 2**20 if sys.platform == "darwin" else 2**10  # of getrusage
 LOG_COLUMNS = (
     "epoch",
     "step",
@@ -48,10 +56,13 @@ class Meter:
         Of a whole epoch.
     before : int
         Steps of this epoch that were done before a restart.
+    planned_mib : float
+        Memory that this process was planned to hold at its peak.
     """
 
-    def __init__(self, epoch: int, epochs: int, *, samples: int, steps: int, before: int) -> None:
+    def __init__(self, epoch: int, epochs: int, *, samples: int, steps: int, before: int, planned_mib: float) -> None:
         self.epoch, self.epochs, self.samples, self.steps, self.before = epoch, epochs, samples, steps, before
+        self.planned_mib = planned_mib
         self.begin = self.said = time.monotonic()
         self.learnt_s = 0.0
 
@@ -118,6 +129,7 @@ class Meter:
             scores.iou,
             done / self.steps * self.samples / max(self.learnt_s, 1e-9),
             waited_s / max(self.learnt_s, 1e-9),
+            self.planned_mib,
             peak_memory_mib(),
             torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_initialized() else math.nan,
             time.monotonic() - self.begin,
@@ -166,8 +178,25 @@ def peak_memory_mib() -> float:
     -------
     memory_mib : float
     """
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+    # getrusage would know what the process held that started this one, too
+    return _status_mib("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _UNITS_PER_MIB
+
+
+def memory_mib() -> float:
+    """The memory that this process holds, libraries and all, in MiB; on other systems than Linux the most so far.
+
+    Returns
+    -------
+    memory_mib : float
+    """
+    return _status_mib("VmRSS") or peak_memory_mib()
+
+
+def _status_mib(key: str) -> float | None:
+    """What Linux says about this process."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    return next((int(line.split()[1]) / 2**10 for line in lines if line.startswith(f"{key}:")), None)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""How much memory a training step takes, counted without taking it."""
+"""How much memory a training step and a forward pass take, counted without taking it."""
 
 from __future__ import annotations
 
@@ -10,22 +10,29 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from voxloom import networks
+from voxloom import losses, networks
+from voxloom.objective import objective
 
 BLAS_BYTES = 20 * 2**20
 """What the matrix library of the CPU holds from its first product on, as measured."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+BCE = {"name": "bce", "terms": None}
 
 
 def training_bytes(
-    network: Mapping[str, Any], patch_voxels: Sequence[int], batch_size: int, precision: str, *, moments: int = 2
+    network: Mapping[str, Any],
+    patch_voxels: Sequence[int],
+    batch_size: int,
+    precision: str,
+    *,
+    moments: int = 2,
+    loss: Mapping[str, Any] = BCE,
 ) -> int:
     """Peak memory of a training step: weights, gradients, the optimiser's moments, and what the backward pass needs.
 
@@ -40,6 +47,8 @@ def training_bytes(
         Of the arithmetic.
     moments : int
         Numbers that the optimiser keeps for each weight; 2 for Adam, 1 for SGD with momentum.
+    loss : mapping
+        The keys under ``loss`` of a model.
 
     Returns
     -------
@@ -57,31 +66,97 @@ def training_bytes(
     system, see `devices.return_freed_memory`: the C library otherwise keeps what is freed in pieces below 32 MiB, up
     to 45 % more in small networks. A GPU's buffers for convolutions are not counted.
     """
-    key = json.dumps(networks.resolved(network), sort_keys=True)
-    return _counted(key, tuple(patch_voxels), batch_size, precision, moments)
+    return _counted_step(
+        _key(networks.resolved(network)), tuple(patch_voxels), batch_size, precision, moments, _key(loss)
+    )
+
+
+def forward_bytes(network: Mapping[str, Any], shape: Sequence[int], precision: str) -> int:
+    """Peak memory of a forward pass that nothing is learnt from, counted as in `training_bytes`.
+
+    Parameters
+    ----------
+    network : mapping
+        The keys under ``network`` of a model.
+    shape : sequence of int
+        (N, C, [Z,] Y, X) of its input.
+    precision : {"float32", "bfloat16"}
+
+    Returns
+    -------
+    bytes : int
+        Beside the weights; with the input, and with the probabilities in float32.
+    """
+    return _counted_pass(_key(networks.resolved(network)), tuple(shape), precision)
+
+
+def loss_bytes(loss: Mapping[str, Any], shape: Sequence[int]) -> int:
+    """Peak memory of comparing probabilities with labels, as validation does.
+
+    Parameters
+    ----------
+    loss : mapping
+        The keys under ``loss`` of a model.
+    shape : sequence of int
+        (N, 1, [Z,] Y, X) of both.
+
+    Returns
+    -------
+    bytes : int
+        With both.
+    """
+    return _counted_loss(_key(loss), tuple(shape))
+
+
+def _key(settings: Mapping[str, Any]) -> str:
+    return json.dumps(settings, sort_keys=True)
 
 
 @functools.lru_cache(maxsize=256)
-def _counted(key: str, patch_voxels: tuple[int, ...], batch_size: int, precision: str, moments: int) -> int:
-    network = json.loads(key)
+def _counted_step(
+    network_key: str, patch_voxels: tuple[int, ...], batch_size: int, precision: str, moments: int, loss_key: str
+) -> int:
+    network, loss = json.loads(network_key), losses.chosen(json.loads(loss_key), target="mask")
     size = patch_voxels[-network["dimensions"] :]
     with FakeTensorMode(), _LiveBytes() as live:
         made = networks.construct(network, in_channels=network["slices"], out_channels=1).train()
         weights = list(made.parameters())
         live.add([*weights, *made.buffers()])
         x, truth = torch.empty(batch_size, network["slices"], *size), torch.empty(batch_size, 1, *size)
+        ignore = torch.empty(truth.shape, dtype=torch.bool)
         networks.draw_dropout(made, samples=batch_size, generator=torch.Generator())
-        with torch.autocast("cpu", dtype=DTYPES[precision], enabled=precision != "float32"):
-            logits = made(x)
-        scales = logits if isinstance(logits, list) else [logits]
-        losses: list[Tensor] = []
-        strides = [(1,) * len(size), *(tuple(stride[-len(size) :]) for stride in network["strides"])]
-        for scale, stride in zip(scales, strides, strict=False):
-            truth = truth[(slice(None), slice(None), *(slice(None, None, step) for step in stride))]
-            losses.append(F.binary_cross_entropy_with_logits(scale.float(), truth))
-        torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
-    library = BLAS_BYTES if live.unfolds else 0
-    return live.peak + library + moments * 4 * sum(weight.numel() for weight in weights)
+        with _arithmetic(precision):
+            outputs = made(x)
+        objective(outputs, truth, ignore, loss=loss, positive_weight=1.0).backward()  # type: ignore[no-untyped-call]
+    return live.peak + _library_bytes(live) + moments * 4 * sum(weight.numel() for weight in weights)
+
+
+@functools.lru_cache(maxsize=256)
+def _counted_pass(network_key: str, shape: tuple[int, ...], precision: str) -> int:
+    network = json.loads(network_key)
+    with FakeTensorMode(), torch.no_grad(), _LiveBytes() as live:
+        made = networks.construct(network, in_channels=network["slices"], out_channels=1).eval()
+        x = torch.empty(shape)
+        with _arithmetic(precision):
+            torch.sigmoid(made(x).float())
+    return live.peak + _library_bytes(live)
+
+
+@functools.lru_cache(maxsize=256)
+def _counted_loss(loss_key: str, shape: tuple[int, ...]) -> int:
+    loss = losses.chosen(json.loads(loss_key), target="mask")
+    with FakeTensorMode(), torch.no_grad(), _LiveBytes() as live:
+        probability, truth, ignore = torch.empty(shape), *(torch.empty(shape, dtype=torch.bool) for _ in range(2))
+        loss.sums(torch.logit(probability, eps=1e-6), truth, ignore, 1.0)
+    return live.peak
+
+
+def _arithmetic(precision: str) -> torch.autocast:
+    return torch.autocast("cpu", dtype=DTYPES[precision], enabled=precision != "float32")
+
+
+def _library_bytes(live: _LiveBytes) -> int:
+    return BLAS_BYTES if live.unfolds else 0
 
 
 class _LiveBytes(TorchDispatchMode):

@@ -59,8 +59,16 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """A box with annotated voxels everywhere at its faces."""
+class Piece:
+    """A box with annotated voxels everywhere at its faces.
+
+    Parameters
+    ----------
+    part : LabelledVolume
+    start, stop : tuple of int
+        Half-open range of voxels (Z, Y, X).
+    has_foreground : bool
+    """
 
     part: LabelledVolume
     start: Shape
@@ -68,8 +76,10 @@ class _Piece:
     has_foreground: bool
 
     @property
-    def voxels(self) -> int:
-        return math.prod(np.subtract(self.stop, self.start).tolist())
+    def shape(self) -> Shape:
+        """Edge lengths (Z, Y, X)."""
+        z, y, x = (stop - start for start, stop in zip(self.start, self.stop, strict=True))
+        return z, y, x
 
 
 class Validation:
@@ -86,6 +96,8 @@ class Validation:
     Attributes
     ----------
     annotated_voxels, foreground_voxels : int
+    pieces : list of Piece
+        What is predicted, one after the other.
 
     Notes
     -----
@@ -100,7 +112,7 @@ class Validation:
         self.dimensions = settings["network"]["dimensions"]
         edges = (1, None, None) if self.dimensions == 2 else (BLOCK, BLOCK, BLOCK)
         self.annotated_voxels = self.foreground_voxels = 0
-        pieces: list[_Piece] = []
+        pieces: list[Piece] = []
         for part in labelled_volumes(volumes, boxes, part="validation"):
             for box in part.boxes:
                 for block in grid(box.shape, [edge or size for edge, size in zip(edges, box.shape, strict=True)]):
@@ -134,12 +146,11 @@ class Validation:
         histogram = np.zeros((2, 256), dtype=np.int64)
         sums: NDArray[np.float64] | float = 0.0
         for piece in self.pieces:
-            shape = np.subtract(piece.stop, piece.start)
-            probability = np.empty(shape, dtype=np.float32)
+            probability = np.empty(piece.shape, dtype=np.float32)
             self._for_volume(predictor, piece.part).region(
                 piece.part.volume.image, piece.start, piece.stop, probability
             )
-            mask, ignore = split_annotation(piece.part.codes(piece.start, [int(n) for n in shape]))
+            mask, ignore = split_annotation(piece.part.codes(piece.start, piece.shape))
             predicted, target, ignored = (_as_batch(array, self.dimensions) for array in (probability, mask, ignore))
             counted = loss.sums(torch.logit(predicted, eps=1e-6), target, ignored, positive_weight)
             sums = sums + counted.double().numpy()
@@ -154,9 +165,9 @@ class Validation:
         return Scores(value, float(metrics.average_precision(histogram)), f1, iou)
 
 
-def _thinned(pieces: list[_Piece], *, most_voxels: int) -> list[_Piece]:
+def _thinned(pieces: list[Piece], *, most_voxels: int) -> list[Piece]:
     """As many pieces as hold `most_voxels`, in their order."""
-    voxels = sum(piece.voxels for piece in pieces)
+    voxels = sum(math.prod(piece.shape) for piece in pieces)
     every = math.ceil(voxels / most_voxels)
     if every <= 1:
         return pieces
@@ -174,7 +185,7 @@ def _as_batch(box: NDArray[Any], dimensions: int) -> Tensor:
     return batch[:, None] if dimensions == 2 else batch[None, None]
 
 
-def _annotated_box(part: LabelledVolume, codes: NDArray[np.uint8], start: Sequence[int]) -> list[_Piece]:
+def _annotated_box(part: LabelledVolume, codes: NDArray[np.uint8], start: Sequence[int]) -> list[Piece]:
     """The smallest box with all annotated voxels; none where there are none."""
     annotated = codes != IGNORE
     if not annotated.any():
@@ -184,12 +195,12 @@ def _annotated_box(part: LabelledVolume, codes: NDArray[np.uint8], start: Sequen
         seen = np.flatnonzero(annotated.any(axis=tuple(other for other in range(3) if other != axis)))
         ranges.append((start[axis] + int(seen[0]), start[axis] + int(seen[-1]) + 1))
     (z, z_to), (y, y_to), (x, x_to) = ranges
-    return [_Piece(part, (z, y, x), (z_to, y_to, x_to), bool((codes == 1).any()))]
+    return [Piece(part, (z, y, x), (z_to, y_to, x_to), bool((codes == 1).any()))]
 
 
-def _joined(pieces: list[_Piece]) -> list[_Piece]:
+def _joined(pieces: list[Piece]) -> list[Piece]:
     """Neighbouring slices that are annotated alike as slabs, which are predicted at once."""
-    slabs: list[_Piece] = []
+    slabs: list[Piece] = []
     for piece in pieces:
         last = slabs[-1] if slabs else None
         if (
@@ -200,7 +211,7 @@ def _joined(pieces: list[_Piece]) -> list[_Piece]:
             and last.start[1:] == piece.start[1:]
             and piece.start[0] - last.start[0] < SLAB
         ):
-            slabs[-1] = _Piece(piece.part, last.start, piece.stop, last.has_foreground or piece.has_foreground)
+            slabs[-1] = Piece(piece.part, last.start, piece.stop, last.has_foreground or piece.has_foreground)
         else:
             slabs.append(piece)
     return slabs

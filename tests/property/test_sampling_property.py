@@ -48,7 +48,9 @@ def test_every_labelled_voxel_of_a_patch_is_a_voxel_of_its_box_with_its_grey_val
     for step in range(sampler.steps_per_epoch):
         batch = sampler.batch(0, step)
         assert batch.image.shape == (3, 3, 8, 12)
-        grey = np.rint(batch.image.numpy() * sampler.normalisation.deviation + sampler.normalisation.mean).astype(int)
+        grey = np.rint(
+            batch.image.numpy() * sampler.scan.normalisation.deviation + sampler.scan.normalisation.mean
+        ).astype(int)
         for n, _, y, x in np.argwhere(~batch.ignore.numpy()):
             place = where[int(grey[n, 1, y, x])]
             assert all(a <= p < b for p, a, b in zip(place, box.start, box.stop, strict=True))

@@ -170,6 +170,8 @@ def training_log(*, epochs: int = 5, is_validated: bool = True) -> pd.DataFrame:
             "validation_average_precision": rising,
             "validation_f1": rising - 0.1,
             "samples_per_s": 12.0,
+            "planned_memory_mib": 810.0,
+            "peak_memory_mib": 790.0 + epoch,
             "seconds": 3.0 * epoch,
         }
     )

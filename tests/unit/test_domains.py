@@ -159,7 +159,7 @@ def test_two_training_volumes_of_different_microscopes_become_alike(name):
     for image in (a.image, beyond):
         volumes = {"a": TrainingVolume(image, a.annotations, a.spacing_um), "b": b}
         chosen = sampler(volumes, TWO, input={"normalise": name})
-        for normalise, grey in zip(chosen.normalisations, (a.image[:7], b.image), strict=True):
+        for normalise, grey in zip(chosen.scan.normalisations, (a.image[:7], b.image), strict=True):
             numbers = normalise.apply(grey)
             assert abs(float(numbers.mean())) < 0.05
             assert float(numbers.std()) == pytest.approx(1.0, abs=0.05)

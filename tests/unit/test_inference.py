@@ -12,7 +12,7 @@ from voxloom import inference, networks, predictor
 from voxloom.errors import ModelError, VolumeError
 from voxloom.intensity import Normalisation
 from voxloom.labelled import read_reflected
-from voxloom.sampling import scale_image
+from voxloom.slice_scaling import scale_image
 from voxloom.symmetries import tile_symmetries
 from voxloom.tiles import axis_tiles
 

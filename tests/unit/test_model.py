@@ -34,7 +34,12 @@ SETTINGS = {
     "spacing_um": [1.17, 1.17, 1.17],
     "positive_weight": 2.5,
 }
-COUNTS = {"parameters": 1234, "training_annotated_voxels": 1000, "training_foreground_voxels": 120}
+COUNTS = {
+    "parameters": 1234,
+    "training_annotated_voxels": 1000,
+    "training_foreground_voxels": 120,
+    "planned_memory_mib": 1234,
+}
 ROWS = [{"fold": 0, "volume": "cube", "part": "train", "z_from": 0, "z_to": 10}]
 
 
@@ -44,7 +49,23 @@ def trained():
         dict(
             zip(
                 LOG_COLUMNS,
-                (k, 10 * k, 0.1 / k, 1 / k, 3.0, 1.2 / k, 0.4 * k, math.nan, 0.3, 5.0, 0.01, 600.0, math.nan, 2.0),
+                (
+                    k,
+                    10 * k,
+                    0.1 / k,
+                    1 / k,
+                    3.0,
+                    1.2 / k,
+                    0.4 * k,
+                    math.nan,
+                    0.3,
+                    5.0,
+                    0.01,
+                    590.0,
+                    600.0,
+                    math.nan,
+                    2.0,
+                ),
                 strict=True,
             )
         )

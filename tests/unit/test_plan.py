@@ -13,7 +13,7 @@ from voxloom.labelled import TrainingVolume
 from voxloom.plan import LEAST_STEPS, Room, plan_model
 from voxloom.plan_cost import Machine, forward_flops
 from voxloom.plan_file import resolved, to_plan
-from voxloom.sampling import check_input
+from voxloom.sampling_check import check_input
 
 SCHEMA = config.read_yaml(Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "task.schema.yaml")
 CPU = Machine(device="cpu", precision="float32", threads=2, memory_mib=1500.0)

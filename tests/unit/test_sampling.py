@@ -7,7 +7,9 @@ import torch.nn.functional as F
 
 from voxloom.errors import ModelError, SplitError
 from voxloom.labelled import PartBox, TrainingVolume
-from voxloom.sampling import Sampler, scale_codes, scale_image
+from voxloom.sampling import Sampler
+from voxloom.sampling_check import refuse_reads_across_the_gap
+from voxloom.slice_scaling import scale_codes, scale_image
 
 SHAPE = (12, 40, 48)
 
@@ -213,8 +215,8 @@ def test_balanced_weight_is_background_over_foreground_but_at_most_20():
 def test_zscore_uses_the_training_boxes_only():
     source = volume()
     chosen = sampler({"a": source}, input={"normalise": "zscore"})
-    assert chosen.normalisation.mean == pytest.approx(source.image[:8].mean())
-    assert chosen.normalisation.deviation == pytest.approx(source.image[:8].std())
+    assert chosen.scan.normalisation.mean == pytest.approx(source.image[:8].mean())
+    assert chosen.scan.normalisation.deviation == pytest.approx(source.image[:8].std())
 
 
 def test_scaling_an_image_keeps_its_mean_and_antialiases():
@@ -263,7 +265,7 @@ def test_samples_that_would_reach_across_the_gap_are_refused():
     narrow = [PartBox("a", "train", (0, 0, 0), (SHAPE[0], SHAPE[1], 4))]
     made = sampler({"a": volume(codes)}, boxes=narrow)
     with pytest.raises(SplitError, match="samples have .* use a smaller patch_voxels"):
-        made.refuse_reads_across_the_gap()
+        refuse_reads_across_the_gap(made.parts, made.settings, whole_slices=made.whole_slices)
 
 
 def test_examples_show_foreground_and_leave_the_samples_as_they_are():
@@ -274,7 +276,7 @@ def test_examples_show_foreground_and_leave_the_samples_as_they_are():
     assert same(chosen.batch(1, 2), untouched.batch(1, 2))
     foreground = [float(untouched.samples(0, [number]).mask.mean()) for number in range(10)]
     assert sorted(examples.batch.mask.mean(dim=(1, 2, 3)).tolist()) == pytest.approx(sorted(foreground)[-2:])
-    assert (examples.spacing_um, examples.unit_deviation) == ((1.0, 1.0, 1.0), chosen.normalisation.unit_deviation)
+    assert (examples.spacing_um, examples.unit_deviation) == ((1.0, 1.0, 1.0), chosen.scan.normalisation.unit_deviation)
 
 
 def test_there_are_no_more_examples_than_samples():

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from voxloom import augment, checkpoint, training, training_log
+from voxloom import augment, checkpoint, training_log
 from voxloom.checkpoint import TrainState, load_checkpoint, save_checkpoint, training_key
 from voxloom.errors import ModelError
 from voxloom.labelled import PartBox, TrainingVolume
 from voxloom.training import train
 from voxloom.training_log import MEASURED_COLUMNS
+from voxloom.validation import Scores, Validation
 
 AUGMENT = {**dict.fromkeys(augment.NAMES, 0.0), "elastic_sigma_um": None, "elastic_amplitude_um": None}
 SHAPE = (12, 32, 32)
@@ -297,9 +298,9 @@ def scripted_scores(monkeypatch, precisions):
     scores = iter(precisions)
 
     def score(self, predictor, *, loss, positive_weight):
-        return training.Scores(0.5, next(scores), 0.5, 0.3)
+        return Scores(0.5, next(scores), 0.5, 0.3)
 
-    monkeypatch.setattr(training.Validation, "score", score)
+    monkeypatch.setattr(Validation, "score", score)
 
 
 def test_early_stopping_keeps_the_best_epoch_and_stops(monkeypatch):
@@ -323,12 +324,10 @@ def test_the_last_or_the_best_epoch_is_kept_and_the_other_one_beside_it(monkeypa
 
 
 def test_the_metric_of_the_task_chooses_the_best_epoch(monkeypatch):
-    scores = [
-        training.Scores(*numbers) for numbers in ((0.1, 0.9, 0.5, 0.4), (0.5, 0.2, 0.8, 0.5), (0.3, 0.3, 0.2, 0.9))
-    ]
+    scores = [Scores(*numbers) for numbers in ((0.1, 0.9, 0.5, 0.4), (0.5, 0.2, 0.8, 0.5), (0.3, 0.3, 0.2, 0.9))]
     for metric, best in (("loss", 1), ("average_precision", 1), ("f1", 2), ("iou", 3)):
         told = iter(scores)
-        monkeypatch.setattr(training.Validation, "score", lambda *_, told=told, **__: next(told))
+        monkeypatch.setattr(Validation, "score", lambda *_, told=told, **__: next(told))
         assert run(keep="best", validation_metric=metric, samples_per_epoch=4).kept_epoch == best
 
 
