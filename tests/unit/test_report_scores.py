@@ -7,7 +7,7 @@ from voxloom import report_scores
 from voxloom.errors import FormatError
 from voxloom.report_curves import pool_folds
 from voxloom.report_run import map_plane, read_benchmarks, split_summary, stage_costs, without_former_models
-from voxloom.report_training import calibration_error, pool_bins
+from voxloom.report_training import calibration_error, pool_bins, training_memory
 
 
 def test_one_folds_headline_is_the_tables_own_numbers(tmp_path):
@@ -161,3 +161,21 @@ def test_a_file_that_is_no_benchmark_is_refused(tmp_path):
     (tmp_path / "split.tsv").write_text("a\tb\n1\t2\n", encoding="utf-8")
     with pytest.raises(FormatError, match=r"benchmark split\.tsv needs the columns s and max_rss"):
         read_benchmarks(tmp_path)
+
+
+def test_memory_of_a_training_is_that_of_its_last_epoch_beside_what_was_planned():
+    logs = pd.DataFrame(
+        {
+            "model": ["a", "a", "b", "old"],
+            "fold": ["0", "0", "0", "0"],
+            "epoch": [1, 2, 1, 1],
+            "planned_memory_mib": [800.0, 800.0, 500.4, np.nan],
+            "peak_memory_mib": [700.0, 840.0, 475.38, 600.0],
+        }
+    )
+    memory = training_memory(logs)
+    assert memory.model.tolist() == ["a", "b"]
+    assert memory.planned_memory_mib.tolist() == [800, 500]
+    assert memory.peak_memory_mib.tolist() == [840, 475]
+    assert memory.measured_over_planned.tolist() == [1.05, 0.95]
+    assert training_memory(logs[["model", "fold", "epoch"]]).empty
