@@ -19,7 +19,7 @@ import tissue
 from numpy.typing import NDArray
 
 from voxloom import io
-from voxloom.segment import label_volume
+from voxloom.instances import label_volume
 
 MOST, TIMES, MORE = 1.5, 4, 1.1
 

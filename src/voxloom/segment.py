@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from voxloom.blocks import Block, Readable, Results, Slices, Writable, map_blocks, reduce_blocks
 from voxloom.budget import Layout, fixed_within
 from voxloom.errors import VolumeError
-from voxloom.instances import at_least, label_objects, touching
+from voxloom.instances import at_least, touching
 from voxloom.logs import LOGGER
-from voxloom.objects import Labelled, labelled, look_up
+from voxloom.objects import Labelled
+from voxloom.runs import Runs, find_runs
 from voxloom.seams import Slab, join_volume, remember
 
 BYTES_PER_VOXEL = 18
-"""Of a slab that is labelled: stored scores, mask, labels, the labeller's equivalences, numbers."""
+"""Of a slab that is labelled: stored scores, mask, numbers, and the runs of a mask that is all noise."""
 
 DEPTHS = (64, 32, 16, 8, 4, 2, 1)
 """Slices that are labelled at once: a layer of shards, or the part of it that the budget holds."""
@@ -119,8 +120,8 @@ def segment_volume(
     )
 
     def write(stored: NDArray[Any], block: Block) -> NDArray[np.uint32]:
-        slab = label(stored, block=block)
-        return look_up(slab.labels, joined.table(block.index, slab))
+        runs, slab = _find(stored, block, prediction.shape, stored_threshold, connectivity)
+        return runs.draw(joined.table(block.index, slab))
 
     first, last = z_range or (0, prediction.shape[0])
     mine = [slab for slab in slabs if first <= slab.core[0].start < last]
@@ -214,8 +215,14 @@ def _layout_of(prediction: Readable, *, memory_mib: float, threads: int) -> Layo
 def _label(
     stored: NDArray[Any], *, block: Block, shape: tuple[int, ...], stored_threshold: int, connectivity: int
 ) -> Labelled:
-    labels, count = label_objects(stored >= stored_threshold, connectivity=connectivity)
-    return labelled(labels, count, shape=shape, first_slice=block.core[0].start)
+    return _find(stored, block, shape, stored_threshold, connectivity)[1]
+
+
+def _find(
+    stored: NDArray[Any], block: Block, shape: tuple[int, ...], stored_threshold: int, connectivity: int
+) -> tuple[Runs, Labelled]:
+    runs = find_runs(stored >= stored_threshold, connectivity=connectivity)
+    return runs, runs.labelled(shape=shape, first_slice=block.core[0].start)
 
 
 def _slabs(
