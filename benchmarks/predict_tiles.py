@@ -183,6 +183,7 @@ def one_tile(scene: Scene, shape: tuple[int, ...]) -> Callable[[], None]:
 
 def against_peers(scene: Scene, options: argparse.Namespace, *, window: int, halos: list[int | str]) -> None:
     """Ours with each halo, beside each peer with windows that overlap by half."""
+    least = LEAST if scene.settings["network"]["dimensions"] == 3 else {}
     whole = at_once(scene)
     differences = {}
     for each in halos:
@@ -200,7 +201,7 @@ def against_peers(scene: Scene, options: argparse.Namespace, *, window: int, hal
                 if peer.missing is not None:
                     timing.skip(title, target="T12", why=f"{peer.missing} is not installed")
                     continue
-                record_peer(title, seconds[each], seconds[kind], LEAST.get((kind, each), 1.0), differences[each], whole,
+                record_peer(title, seconds[each], seconds[kind], least.get((kind, each), 1.0), differences[each], whole,
                             peer)  # fmt: skip
         for peer in peers.values():
             peer.end()
