@@ -1,10 +1,11 @@
 """Rule predict: volume and model, or an ensemble's models, and parts that other jobs predicted, in; probability out."""
 
-from voxloom import inference, io, model
+from voxloom import devices, inference, io, model
 from voxloom.logs import log_to
 from voxloom.volume import PROBABILITY
 
 with log_to(snakemake.log[0]):
+    devices.limit_gpu_memory(devices.choose_device(snakemake.resources.device), snakemake.resources.gpu_memory_mib)
     volume = io.open_volume(snakemake.input.volume)
     key = io.resume_key(
         snakemake.input,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from voxloom import io, provenance, report
+from voxloom import forecast_page, io, provenance, report
 from voxloom.logs import log_to
 from voxloom.report_inputs import ReportInputs, Run, Task, Volume
 
@@ -52,6 +52,12 @@ with log_to(snakemake.log[0]):
                 seeds={t: s["seed"] for t, s in snakemake.params.configuration["tasks"].items()}
             ),
             benchmarks=results / "benchmarks",
+            planned=forecast_page.planned_stages(
+                snakemake.params.configuration["config"],
+                volumes=snakemake.params.volumes,
+                tasks=snakemake.params.tasks,
+                resources=dict(snakemake.resources.items()),
+            ),
             rulegraph=snakemake.params.page["rulegraph"],
             captions=snakemake.params.page["captions"],
         ),

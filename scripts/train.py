@@ -51,6 +51,7 @@ with log_to(snakemake.log[0]):
             memory_mib=snakemake.resources.block_mib,
             threads=snakemake.threads,
             device=snakemake.resources.device,
+            gpu_memory_mib=snakemake.resources.gpu_memory_mib,
             processes=snakemake.resources.processes,
             initial=initial,
             resume=checkpoint.load_checkpoint(state_file, key=key),

@@ -195,7 +195,7 @@ def _settle(out: Codes, is_drawn: NDArray[np.bool_], is_sparse: bool, memory_mib
     return counts
 
 
-def settle_layout(out: Codes, *, memory_mib: float) -> Layout:
+def settle_layout(out: Readable, *, memory_mib: float) -> Layout:
     """The blocks by which an imported annotation is read back.
 
     Parameters

@@ -1,8 +1,9 @@
-"""The command `voxloom`: look at a file, convert it, score one against another, begin a configuration."""
+"""The command `voxloom`: look at a file, convert it, score one against another, begin a configuration, plan a run."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import math
@@ -63,6 +64,19 @@ examples:
   voxloom score probabilities.zarr truth.seg.nrrd --threshold 128 --json
   voxloom score neurons.h5::/labels truth.h5::/labels --labels"""
 
+
+PLAN = """\
+Say what a run will take before it starts, of every stage on every volume and model: peak memory of a job, disk, and a
+rough time; and which jobs can't fit the memory that config.yaml gives a job, with the smallest that would do.
+
+Reads config/config.yaml, the files that it names and the headers of the volumes; converts and writes nothing. Times
+come from measured speeds, those of results/benchmarks where jobs ran here already."""
+
+PLAN_EXAMPLES = """\
+examples:
+  voxloom plan
+  voxloom plan --directory my-project --json
+  voxloom plan --memory-mib 16000 --threads 8        as if config.yaml said so"""
 
 INIT = f"""\
 Look at a folder of volumes and their labels, and write the configuration of a first run, with reasons:
@@ -174,6 +188,16 @@ def _parser() -> argparse.ArgumentParser:
         help="voxel edges Z Y X in micrometres, or one number for all, where the files state none",
     )
     init.set_defaults(run=_init)
+
+    plan = _command(commands, "plan", "say what a run will take before it starts", PLAN, PLAN_EXAMPLES, plain=True)
+    plan.add_argument(
+        "--directory", default=".", metavar="FOLDER", help="where config/ and results/ are (default: here)"
+    )
+    plan.add_argument("--config", default="config/config.yaml", metavar="FILE", help="(default: %(default)s)")
+    plan.add_argument("--memory-mib", type=int, metavar="MIB", help="instead of resources.memory_mib")
+    plan.add_argument("--threads", type=int, metavar="N", help="instead of resources.threads")
+    plan.add_argument("--json", action="store_true", help="for programs")
+    plan.set_defaults(run=_plan)
 
     score = _command(commands, "score", "score a prediction against the truth", SCORE, SCORE_EXAMPLES)
     score.add_argument("prediction", metavar="PREDICTION")
@@ -403,6 +427,20 @@ def _init(arguments: argparse.Namespace) -> None:
     print("look through them, then run:")
     print(f"  snakemake --snakefile {starter.snakefile()}{directory} --cores all")
     print("the result is results/report/index.html")
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from voxloom import configuration, forecast, forecast_page
+
+    with contextlib.chdir(arguments.directory):
+        given = configuration.read(
+            arguments.config,
+            resources={"memory_mib": arguments.memory_mib, "threads": arguments.threads},
+        )
+        found = forecast_page.with_own_rates(given)
+        document = forecast_page.document(given, found)
+    print(json.dumps(document, indent=1) if arguments.json else forecast_page.text(document))
+    forecast.refuse(found, memory_mib=given.config["resources"]["memory_mib"])
 
 
 def _score(arguments: argparse.Namespace) -> None:

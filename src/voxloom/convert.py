@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -38,6 +40,25 @@ CONTRADICTION = 0.01
 """Relative difference of voxel sizes above which two statements are said to contradict each other."""
 
 RANGE_UM = (1e-4, 100.0)
+
+
+class Described(Protocol):
+    """What is known of a file before its voxels are read."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """How it is stored; "axes" is read."""
+
+    def require_shape(self) -> tuple[int, ...]:
+        """(Z, Y, X) or (C, Z, Y, X)."""
 
 
 def convert(
@@ -244,12 +265,13 @@ def _sizes(geometry: Geometry) -> str:
     return " x ".join(f"{size:.6g}" for size in geometry.spacing_um)
 
 
-def slab_slices(source: Source, *, memory_mib: float) -> int:
+def slab_slices(source: Described, *, memory_mib: float) -> int:
     """How many slices to read at a time.
 
     Parameters
     ----------
-    source : Source
+    source : Described
+        A `voxloom.io.source.Source`, or what stands for one.
     memory_mib : float
         Memory of the process, in MiB.
 
@@ -264,21 +286,47 @@ def slab_slices(source: Source, *, memory_mib: float) -> int:
     VolumeError
         If not even one slice fits.
     """
-    shape = source.require_shape()
-    planes = shape[-2] * shape[-1] * (shape[0] if len(shape) == 4 else 1)
-    slab_bytes = planes * max(source.dtype.itemsize, 1) * SLABS_IN_MEMORY
-    fits = int(max(memory_mib - BASE_MIB, 0) * (1 << 20) / slab_bytes)
+    slice_mib = _slice_mib(source)
+    fits = int(max(memory_mib - BASE_MIB, 0) / (slice_mib * SLABS_IN_MEMORY))
     if fits < 1:
-        least = BASE_MIB + -(-slab_bytes // (1 << 20))
         raise VolumeError(
-            f"{source.path} has slices of {planes * source.dtype.itemsize / (1 << 20):.0f} MiB, which need {least} MiB "
-            f"of memory; memory_mib is {memory_mib:g}"
+            f"{source.path} has slices of {slice_mib:.0f} MiB, which need "
+            f"{BASE_MIB + math.ceil(slice_mib * SLABS_IN_MEMORY)} MiB of memory; memory_mib is {memory_mib:g}"
         )
     if fits < SHARD_SLICES:
         return 1 << (fits.bit_length() - 1)
     slowest = next((axis for axis in source.facts.get("axes", "ZYX") if axis in "ZYX"), "Z")
     is_reread = slowest != "Z"
     return fits // SHARD_SLICES * SHARD_SLICES if is_reread else SHARD_SLICES
+
+
+def peak_mib(source: Described, *, memory_mib: float) -> float:
+    """What converting to a store takes, the whole process counted.
+
+    Parameters
+    ----------
+    source : Described
+        A `voxloom.io.source.Source`, or what stands for one.
+    memory_mib : float
+        Memory of the process, in MiB.
+
+    Returns
+    -------
+    mib : float
+
+    Raises
+    ------
+    VolumeError
+        If not even one slice fits.
+    """
+    depth = min(slab_slices(source, memory_mib=memory_mib), source.require_shape()[-3])
+    return BASE_MIB + depth * _slice_mib(source) * SLABS_IN_MEMORY
+
+
+def _slice_mib(source: Described) -> float:
+    shape = source.require_shape()
+    channels = shape[0] if len(shape) == 4 else 1
+    return float(channels * shape[-2] * shape[-1] * max(source.dtype.itemsize, 1) / 2**20)
 
 
 def _metadata(source: Source) -> dict[str, Any]:

@@ -52,6 +52,38 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def limit_gpu_memory(device: torch.device, memory_mib: float) -> None:
+    """Keep this process to a part of a GPU's memory; what would take more fails instead.
+
+    Parameters
+    ----------
+    device : torch.device
+        Nothing is limited on other devices than CUDA's.
+    memory_mib : float
+        0 for no limit.
+    """
+    if device.type == "cuda" and memory_mib:
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, memory_mib * 2**20 / total), device)
+
+
+def free_gpu_bytes(device: torch.device) -> float:
+    """What a GPU can still give this process: what is free, and within the limit that it was given.
+
+    Parameters
+    ----------
+    device : torch.device
+        Of CUDA.
+
+    Returns
+    -------
+    free_bytes : float
+    """
+    free, total = torch.cuda.mem_get_info(device)
+    limit = torch.cuda.get_per_process_memory_fraction(device) * total
+    return float(min(free, limit - torch.cuda.memory_allocated(device)))
+
+
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """The number format of a network's arithmetic; its weights are float32 in any case.
 

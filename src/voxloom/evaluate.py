@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from voxloom import boxes, metrics
+from voxloom.budget import Layout, fixed_within
 from voxloom.errors import SplitError, VolumeError
 from voxloom.logs import progress
 from voxloom.skeleton import TILE, CentreLineCounts, centre_line_counts
@@ -25,6 +26,9 @@ from voxloom.volume import IGNORE, Quantisation
 
 PARTS = ("validation", "test")
 POOLED = "pooled"
+THINNING_BYTES = 12
+"""For each voxel of a tile: scores and labels as stored, both masks, what nobody annotated, skeletons."""
+
 OWN = "annotation"
 """Name of the truth that the task's own recipe made (or a person corrected); every other name is an annotator's."""
 
@@ -198,6 +202,8 @@ def evaluate_prediction(
         memory_mib=memory_mib,
     )
     threshold = _choose_threshold(tallies, next(iter(truths)), threshold_metric, quantisation, predictions, fold)
+    for prediction in predictions.values():
+        tile_layout(prediction.shape, memory_mib=memory_mib)
     centre_lines = _centre_lines(predictions, truths, split, fold=fold, level=threshold["stored"])
     scores: list[dict[str, Any]] = []
     curves: list[pd.DataFrame] = []
@@ -395,6 +401,28 @@ def _centre_lines(
                 counts = centre_line_counts(predicted, codes == 1, ignore=ignore)
                 found[truth, name] = found.get((truth, name), CentreLineCounts()) + counts
     return found
+
+
+def tile_layout(shape: Sequence[int], *, memory_mib: float) -> Layout:
+    """The tiles in which centre lines of predictions and truths are compared.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        (Z, Y, X).
+    memory_mib : float
+        Budget, in MiB.
+
+    Returns
+    -------
+    layout : Layout
+
+    Raises
+    ------
+    VolumeError
+        If the budget doesn't hold one tile.
+    """
+    return fixed_within(shape, TILE, bytes_per_voxel=THINNING_BYTES, memory_mib=memory_mib, threads=1)
 
 
 def score_recipe(

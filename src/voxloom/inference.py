@@ -14,9 +14,20 @@ from numpy.typing import NDArray
 from torch import nn
 
 from voxloom import devices, halo, networks
-from voxloom.blocks import Block, Readable, Writable, block_shape_for, grid, part_of, unfinished, write_block
+from voxloom.blocks import (
+    Block,
+    Readable,
+    Writable,
+    block_shape_for,
+    grid,
+    part_of,
+    read_voxels,
+    unfinished,
+    write_block,
+)
 from voxloom.errors import ModelError, VolumeError
 from voxloom.intensity import for_volume
+from voxloom.job_memory import memory_for
 from voxloom.labelled import Shape, Window
 from voxloom.logs import Shares, progress
 from voxloom.network_settings import common_size
@@ -27,6 +38,10 @@ LOGGER = logging.getLogger("voxloom")
 SHARD = (64, 512, 512)
 MOST_BLOCK_VOXELS = 2**26
 """Of a block, whatever the memory: so that reading, networks and writing overlap in volumes of several blocks."""
+FORWARD_SHARE, BLOCK_SHARE = 0.55, 0.4
+"""Of the memory beside the weights: for a forward pass, and for the blocks that are read and written."""
+COPIES = 2
+"""Of the weights: the network's, and folded."""
 Member = tuple[nn.Module, Mapping[str, Any]]
 """A network and the settings that `model.load_model` returned with it."""
 
@@ -151,13 +166,18 @@ def predict_ensemble(
         raise ModelError("an ensemble of no model predicts nothing; give the folder of one model at least")
     for _, settings in members:
         _compare_spacing(settings, image)
-    memory_mib -= 2 * sum(_weights_mib(network) for network, _ in members)  # theirs, and folded
+    memory_mib -= COPIES * sum(_weights_mib(network) for network, _ in members)
     shares, occupancy = Shares(description), Occupancy(empty_below, empty_above)
     with devices.reproducible(threads=threads):
         predictors, facts = _prepared(
-            members, image, memory_mib=0.55 * memory_mib, device=device, precision=precision, halo_voxels=halo_voxels
+            members,
+            image,
+            memory_mib=FORWARD_SHARE * memory_mib,
+            device=device,
+            precision=precision,
+            halo_voxels=halo_voxels,
         )
-        blocks = _blocks(predictors, image, out, memory_mib=0.4 * memory_mib, part=part)
+        blocks = _blocks(predictors, image, out, memory_mib=BLOCK_SHARE * memory_mib, part=part)
         blocks = unfinished(blocks, out, description)
         margin = _margin(predictors)
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
@@ -263,10 +283,7 @@ def _blocks(
         if not predictor.is_exact:
             shard = [math.lcm(a, b) for a, b in zip(shard, predictor.fixed_core(shape), strict=True)]
     z_range = part_of(shape, shard, part)
-    # the block in work and the one that is read ahead, two results, and the writer's copy
-    held = 2 * image[0:1, 0:1, 0:1].dtype.itemsize + 3
-    if len(predictors) > 1:
-        held += 8  # the sum of the members and the one in work, as float32
+    held = _held_bytes(predictors, image)
     margin = _margin(predictors)
     if all(each.settings["input"]["size"] is None for each in predictors):
         least = math.prod(edge + 2 * beside for edge, beside in zip(shard, margin, strict=True))
@@ -278,13 +295,69 @@ def _blocks(
     window = 2 * margin[0] + 1
     depth = int(memory_mib * 2**20 / (held * shape[1] * shape[2])) - window + 1
     if depth < 1:
-        needed = held * shape[1] * shape[2] * window / 2**20 / 0.4
+        needed = held * shape[1] * shape[2] * window / 2**20 / BLOCK_SHARE
         raise VolumeError(
             f"one slice of {shape[1]} x {shape[2]} voxels doesn't fit; raise resources.memory_mib to at least "
-            f"{math.ceil(needed)}"
+            f"{memory_for(needed)}"
         )
     depth = depth // shard[0] * shard[0] or depth
     return grid(shape, (min(depth, shape[0]), shape[1], shape[2]), z_range=z_range)
+
+
+def _held_bytes(predictors: Sequence[Predictor], image: Readable) -> int:
+    """For each voxel: the block in work and the one that is read ahead, two results, and the writer's copy."""
+    held = 2 * image[0:1, 0:1, 0:1].dtype.itemsize + 3
+    return held if len(predictors) == 1 else held + 8  # the sum of the members and the one in work, as float32
+
+
+def planned_mib(
+    settings: Sequence[Mapping[str, Any]],
+    image: Readable,
+    out: Any,
+    *,
+    weights_mib: float,
+    memory_mib: float,
+    device: str,
+    halo_voxels: int | str,
+) -> tuple[float, float]:
+    """What `predict_ensemble` will take, known before anything is read or predicted.
+
+    Parameters
+    ----------
+    settings : sequence of mapping
+        Of each member.
+    image : array-like, shape (Z, Y, X)
+        Its shape and type count.
+    out : object
+        Its ``shard_shape`` counts where it has one.
+    weights_mib : float
+        Of all networks.
+    memory_mib : float
+    device : str
+    halo_voxels : int or {"exact", "measured"}
+        "measured" is taken for "exact", which it never exceeds.
+
+    Returns
+    -------
+    mib, gpu_mib : float
+        Of the process, beside the interpreter and its libraries; on the GPU.
+
+    Raises
+    ------
+    VolumeError
+        If the budget is too small.
+    """
+    left = memory_mib - COPIES * weights_mib
+    predictors = []
+    for each in settings:
+        whole = prepare(nn.Identity(), each, memory_mib=FORWARD_SHARE * left, device=device, precision=None)
+        narrow = "exact" if halo_voxels == "measured" else halo_voxels
+        predictors.append(halo.chosen(whole, image, halo_voxels=narrow)[0])
+    blocks, margin = _blocks(predictors, image, out, memory_mib=BLOCK_SHARE * left, part="1-of-1"), _margin(predictors)
+    read = read_voxels([part.stop for part in blocks[0].core], image.shape, margin)
+    forward_mib = max(predictor.forward_mib(image.shape) for predictor in predictors)
+    mib = COPIES * weights_mib + read * _held_bytes(predictors, image) / 2**20
+    return (mib + forward_mib, 0.0) if predictors[0].device.type == "cpu" else (mib, weights_mib + forward_mib)
 
 
 def _read_ahead(

@@ -11,7 +11,7 @@ from voxloom import network_reach
 from voxloom.config import GIVEN
 from voxloom.errors import ModelError
 from voxloom.fingerprint import Fingerprint
-from voxloom.plan_cost import MINUTES, Machine, forward_flops, machine
+from voxloom.plan_cost import MINUTES, STEP_SHARE, Machine, forward_flops, machine, training_seconds
 from voxloom.training_memory import training_bytes
 
 FIRST_WIDTHS = (64, 48, 32, 24, 16, 12, 8)
@@ -21,8 +21,8 @@ WIDEST = {2: 512, 3: 320}
 LEAST_STEPS, MOST_STEPS = 1000, 20_000
 """A network that can't have the first in the time given is too large; the second is enough for any."""
 
-STEP_SHARE, VALIDATION_SHARE = 0.85, 0.1
-"""Of the time: for steps, and for validation after every epoch; the rest is loading and checkpoints."""
+VALIDATION_SHARE = 0.1
+"""Of the time: for validation after every epoch; what steps leave beside it is for loading and checkpoints."""
 
 STEP_MEMORY = 0.5
 """Share of a job's memory for a training step; the other half keeps training boxes."""
@@ -136,7 +136,7 @@ def plan_model(
         },
         "expected": {
             "steps": steps,
-            "minutes": round(steps * 3 * fit.flops * fit.voxels / (machine.gflops * 1e9) / 60 / STEP_SHARE, 1),
+            "minutes": round(training_seconds(fit.flops, voxels=steps * fit.voxels, machine=machine) / 60, 1),
             "memory_of_a_step_mib": round(fit.mib),
         },
         "fingerprint": fingerprint.as_dict(),

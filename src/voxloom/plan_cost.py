@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -67,6 +69,44 @@ def machine(*, device: str, precision: str, threads: int, memory_mib: float) -> 
     return Machine(where.type, str(dtype).removeprefix("torch."), threads, float(memory_mib))
 
 
+STEP_SHARE = 0.85
+"""Of a training's time that is steps; the rest is validation, loading and checkpoints."""
+
+
+def training_seconds(flops: float, *, voxels: float, machine: Machine) -> float:
+    """Time of a training, roughly.
+
+    Parameters
+    ----------
+    flops : float
+        Of a forward pass for each voxel, see `forward_flops`; a training step takes three times as many.
+    voxels : float
+        Of all samples together.
+    machine : Machine
+
+    Returns
+    -------
+    seconds : float
+    """
+    return 3 * flops * voxels / (machine.gflops * 1e9) / STEP_SHARE
+
+
+def weights_mib(network: Mapping[str, Any]) -> float:
+    """What a network's weights and buffers take.
+
+    Parameters
+    ----------
+    network : mapping
+        The keys under ``network`` of a model.
+
+    Returns
+    -------
+    mib : float
+    """
+    state = _without_numbers(json.dumps(network, sort_keys=True)).state_dict()
+    return sum(tensor.numel() * tensor.element_size() for tensor in state.values()) / 2**20
+
+
 def forward_flops(network: Mapping[str, Any]) -> float:
     """Operations of a forward pass for each voxel of its input.
 
@@ -80,10 +120,21 @@ def forward_flops(network: Mapping[str, Any]) -> float:
     flops_per_voxel : float
         A training step takes about three times as many.
     """
+    return _counted_flops(json.dumps(network, sort_keys=True))
+
+
+@functools.lru_cache(maxsize=256)
+def _without_numbers(key: str) -> nn.Module:
+    network = json.loads(key)
+    with torch.device("meta"):
+        return networks.construct(network, in_channels=network["slices"], out_channels=1).eval()
+
+
+@functools.lru_cache(maxsize=256)
+def _counted_flops(key: str) -> float:
+    network, made = json.loads(key), _without_numbers(key)
     factor = network_reach.size_factor(network)
     edges = factor if network["dimensions"] == 3 else factor[1:]
-    with torch.device("meta"):  # shapes without numbers
-        made = networks.construct(network, in_channels=network["slices"], out_channels=1).eval()
     counted: list[int] = []
 
     def count(module: nn.Module, taken: tuple[Tensor, ...], given: Tensor) -> None:
@@ -92,9 +143,10 @@ def forward_flops(network: Mapping[str, Any]) -> float:
         voxels = math.prod((taken[0] if transposed else given).shape[2:])
         counted.append(2 * voxels * module.weight.numel())  # type: ignore[operator]
 
-    for module in made.modules():
-        if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
-            module.register_forward_hook(count)
+    convolutions = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+    hooks = [m.register_forward_hook(count) for m in made.modules() if isinstance(m, convolutions)]
     with torch.no_grad():
         made(torch.zeros(1, network["slices"], *edges, device="meta"))
+    for hook in hooks:
+        hook.remove()
     return sum(counted) / math.prod(edges)

@@ -282,8 +282,36 @@ class Predictor:
     def _voxels_at_once(self) -> float:
         budget = self.memory_mib * 2**20
         if self.device.type == "cuda":
-            budget = 0.5 * torch.cuda.mem_get_info(self.device)[0]
+            budget = 0.5 * devices.free_gpu_bytes(self.device)
         return budget / networks.activation_bytes(self.settings["network"])
+
+    def forward_mib(self, shape: Sequence[int]) -> float:
+        """What a forward pass over a volume takes at most.
+
+        Parameters
+        ----------
+        shape : sequence of int
+            (Z, Y, X) of the volume.
+
+        Returns
+        -------
+        mib : float
+
+        Raises
+        ------
+        VolumeError
+            If a tile doesn't fit the budget.
+        """
+        network, size = self.settings["network"], self.settings["input"]["size"]
+        if size is not None:
+            voxels = math.prod(-(-n // f) * f for n, f in zip(size, networks.size_factor(network)[1:], strict=True))
+        else:
+            core = None if self.is_exact else self.fixed_core(shape)
+            edges = self._edges(shape) if core is None else _with_halo(core, self.halo)
+            voxels = self._tile_voxels(edges, shape)
+            at_once = self._tiles_at_once(voxels) if network["dimensions"] == 2 else 1
+            voxels *= min(at_once, shape[0])
+        return voxels * networks.activation_bytes(network) / 2**20
 
     def fixed_core(self, shape: Sequence[int]) -> Shape:
         """Edges (Z, Y, X) of the grid of tiles that lies fixed in a volume.
@@ -307,7 +335,7 @@ class Predictor:
         edge = FIXED_CORES[self.device.type][dimensions - 2]
         z, y, x = (-(-edge // multiple) * multiple for multiple in networks.size_factor(self.settings["network"]))
         core = (z if dimensions == 3 else 1, y, x)
-        self._require([edge + 2 * halo for edge, halo in zip(core, self.halo, strict=True)], shape)
+        self._require(_with_halo(core, self.halo), shape)
         return core
 
     def _edges(self, shape: Sequence[int]) -> Shape:
@@ -348,6 +376,10 @@ class Predictor:
     def _tiles_at_once(self, voxels: int) -> int:
         most = min(self._voxels_at_once(), 2 ** (24 if self.device.type == "cuda" else 19))
         return max(1, int(most // voxels))
+
+
+def _with_halo(core: Shape, halo: Shape) -> list[int]:
+    return [edge + 2 * beside for edge, beside in zip(core, halo, strict=True)]
 
 
 def read_box(image: Readable, ranges: Sequence[tuple[int, int]]) -> NDArray[Any]:

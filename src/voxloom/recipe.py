@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from voxloom import instances, io, levels
 from voxloom.annotate import COMBINATIONS, STEPS, box_voxels, size_voxels
 from voxloom.blocks import Block, Slices, Writable, grid, map_blocks, reduce_blocks
-from voxloom.budget import blocks_within, shard_shape
+from voxloom.budget import Layout, blocks_within, shard_shape
 from voxloom.errors import ConfigError, VolumeError
 from voxloom.kernels import compiled
 from voxloom.recipe_check import Recipe, check_recipe
@@ -353,14 +353,13 @@ def _look_through(codes: Any, shape: tuple[int, ...], memory_mib: float) -> tupl
     """Foreground voxels of each slice, and the first slice with foreground along each line of sight."""
     foreground = np.zeros(shape[0], np.int64)
     depth = np.full(shape[1:], -1, np.int32)
-    seen_by = blocks_within(shape, bytes_per_voxel=4, memory_mib=memory_mib, align=shard_shape(codes), threads=1)
 
     def look(values: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         counts, first = np.zeros(len(values), np.int64), np.full(values.shape[1:], shape[0], np.int32)
         _look(values, counts, first)
         return counts, first
 
-    for block, (counts, first) in reduce_blocks(look, codes, **seen_by.grid):
+    for block, (counts, first) in reduce_blocks(look, codes, **look_layout(codes, shape, memory_mib).grid):
         z, y, x = block.core
         foreground[z] += counts
         seen = depth[y, x]  # a view; blocks come in the order of z
@@ -381,6 +380,30 @@ def _look(codes, counts, first):  # type: ignore[no-untyped-def]
                 found += is_foreground
                 first[y, x] = min(first[y, x], z if is_foreground else first[y, x])
             counts[z] += found
+
+
+def look_layout(codes: Any, shape: tuple[int, ...], memory_mib: float) -> Layout:
+    """The blocks by which a finished annotation is looked through.
+
+    Parameters
+    ----------
+    codes : volume of uint8
+        Its ``shard_shape`` counts where it has one.
+    shape : tuple of int
+        (Z, Y, X).
+    memory_mib : float
+        Budget, in MiB.
+
+    Returns
+    -------
+    layout : Layout
+
+    Raises
+    ------
+    VolumeError
+        If the budget doesn't hold one block.
+    """
+    return blocks_within(shape, bytes_per_voxel=4, memory_mib=memory_mib, align=shard_shape(codes), threads=1)
 
 
 def _typical_slices(foreground_voxels: NDArray[np.int64]) -> list[int]:

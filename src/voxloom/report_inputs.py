@@ -107,6 +107,9 @@ class ReportInputs:
         What made the results: group ("code", "versions", "hardware", "seeds") to name to value.
     benchmarks : Path, optional
         Folder of Snakemake's benchmark tables, one folder a stage.
+    planned : sequence of mapping
+        What each stage was planned to take: "stage", "seconds" (of all its jobs), "memory_mib" (of the largest), None
+        where nobody could say. See `voxloom.forecast_page.stages_of`.
     rulegraph : str
         What `snakemake --rulegraph` printed, in dot.
     introduction : str
@@ -122,6 +125,7 @@ class ReportInputs:
     configuration: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     benchmarks: Path | None = None
+    planned: Sequence[Mapping[str, Any]] = ()
     rulegraph: str = ""
     introduction: str = ""
     captions: Mapping[str, str] = field(default_factory=dict)

@@ -251,13 +251,13 @@ def _costs(material: Material) -> str:
     if jobs is None or jobs.empty:
         return paragraph("Snakemake's benchmarks of this run are not there.", kind="note")
     jobs = report_run.without_former_models(jobs, {(run.task, run.model) for run in material.inputs.runs})
-    stages = report_run.stage_costs(jobs)
+    stages = report_run.stage_costs(jobs, material.inputs.planned)
     shown = material.draw(
         report_run.cost_figure(stages),
         "costs",
         alt="Time and peak memory of every stage; the numbers are in the table below.",
-        caption="As Snakemake measured them. Jobs of a stage may have run side by side: the sum of their times can be "
-        "longer than the wait.",
+        caption="As Snakemake measured them; the ticks are what was planned before, roughly. Jobs of a stage may have "
+        "run side by side: the sum of their times can be longer than the wait.",
     )
     table = report_page.table(stages, is_sortable=True)
     every = report_page.table(jobs, is_sortable=True, kind="long")

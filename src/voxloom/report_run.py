@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -205,18 +206,21 @@ def without_former_models(jobs: pd.DataFrame, models: Collection[tuple[str, str]
     return jobs[~np.array(is_former, dtype=bool)].reset_index(drop=True)
 
 
-def stage_costs(jobs: pd.DataFrame) -> pd.DataFrame:
-    """Time and memory of every stage.
+def stage_costs(jobs: pd.DataFrame, planned: Sequence[Mapping[str, Any]] = ()) -> pd.DataFrame:
+    """Time and memory of every stage, and what was planned for it.
 
     Parameters
     ----------
     jobs : DataFrame
         As `read_benchmarks` returns them.
+    planned : sequence of mapping
+        "stage", "seconds" and "memory_mib", see `ReportInputs`.
 
     Returns
     -------
     stages : DataFrame
-        Columns stage, jobs, time_s (sum), longest_job_s, peak_memory_mib (largest), the most expensive stage first.
+        Columns stage, jobs, time_s (sum), planned_time_s, longest_job_s, peak_memory_mib (largest) and
+        planned_memory_mib, the most expensive stage first; NaN where nothing was planned.
     """
     stages = (
         jobs.groupby("stage")
@@ -228,12 +232,20 @@ def stage_costs(jobs: pd.DataFrame) -> pd.DataFrame:
         )
         .reset_index()
     )
+    plans = {str(row["stage"]): row for row in planned}
+    for column, key in (("planned_time_s", "seconds"), ("planned_memory_mib", "memory_mib")):
+        values = [plans.get(stage, {}).get(key) for stage in stages["stage"]]
+        stages[column] = np.array([np.nan if value is None else value for value in values], dtype=float)
+    columns = [
+        "stage", "jobs", "time_s", "planned_time_s", "longest_job_s", "peak_memory_mib", "planned_memory_mib",
+    ]  # fmt: skip
+    stages = stages[columns]
     return stages.sort_values(["time_s", "stage"], ascending=[False, True], kind="stable").reset_index(drop=True)
 
 
 @styled
 def cost_figure(stages: pd.DataFrame) -> Figure:
-    """Time and peak memory of every stage as bars.
+    """Time and peak memory of every stage as bars, and as ticks what was planned.
 
     Parameters
     ----------
@@ -247,13 +259,14 @@ def cost_figure(stages: pd.DataFrame) -> Figure:
     figure = new_figure(PAGE_WIDTH_IN, 0.9 + 0.3 * len(stages))
     left, right = figure.subplots(1, 2, sharey=True)
     places = range(len(stages) - 1, -1, -1)
-    columns: Sequence[tuple[str, str, str]] = (
-        ("time_s", "time, all jobs of a stage [s]", COLOURS[0]),
-        ("peak_memory_mib", "peak memory of a job [MiB]", COLOURS[2]),
+    columns: Sequence[tuple[str, str, str, str]] = (
+        ("time_s", "planned_time_s", "time, all jobs of a stage [s]", COLOURS[0]),
+        ("peak_memory_mib", "planned_memory_mib", "peak memory of a job [MiB]", COLOURS[2]),
     )
-    for axes, (column, name, colour) in zip((left, right), columns, strict=True):
+    for axes, (column, planned, name, colour) in zip((left, right), columns, strict=True):
         values = stages[column].fillna(0.0)
         axes.barh(list(places), values, height=0.62, color=colour)
+        axes.plot(stages[planned], list(places), "|", color=INK, markersize=12, markeredgewidth=1.6)
         for place, value, known in zip(places, values, stages[column].notna(), strict=True):
             axes.annotate(
                 f"{value:,.0f}" if value >= 10 else f"{value:.1f}" if known else "not measured",

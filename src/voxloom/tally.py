@@ -216,7 +216,7 @@ def _lay_cells(
     cell_um: float,
     levels: int,
 ) -> tuple[dict[tuple[str, str], _Cells], float]:
-    limit = max(16, min(MAX_CELLS, MAX_CELL_BYTES // (levels * 16)))
+    limit = _most_cells(levels)
     used_um = cell_um
     while True:
         cells: dict[tuple[str, str], _Cells] = {}
@@ -243,6 +243,28 @@ def _lay_cells(
                 LOGGER.info("intervals resample blocks of %g um: %g um would be too many to count", used_um, cell_um)
             return cells, used_um
         used_um *= 2
+
+
+def _most_cells(levels: int) -> int:
+    return max(16, min(MAX_CELLS, MAX_CELL_BYTES // (levels * 16)))
+
+
+def tallies_mib(dtype: DTypeLike, *, truths: int, parts: int) -> float:
+    """What the counts take at most, whatever the volumes' size.
+
+    Parameters
+    ----------
+    dtype : dtype
+        Of the predictions.
+    truths, parts : int
+
+    Returns
+    -------
+    mib : float
+        Of all tallies, and of the one of which the cells of a scope are copied.
+    """
+    levels = LEVELS[np.dtype(dtype)]
+    return (truths * parts + 1) * _most_cells(levels) * levels * 16 / 2**20
 
 
 def _tally_volume(

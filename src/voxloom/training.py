@@ -126,6 +126,7 @@ def train(
     memory_mib: float,
     threads: int,
     device: str = "auto",
+    gpu_memory_mib: float = 0,
     initial: Initial | None = None,
     resume: TrainState | None = None,
     on_checkpoint: Callable[[TrainState], None] | None = None,
@@ -150,6 +151,8 @@ def train(
     threads : int
         Of the arithmetic.
     device : {"auto", "cpu", "cuda", "mps"}
+    gpu_memory_mib : float
+        Of each process; 0 for what is free.
     initial : Initial, optional
         Weights to begin with instead of random ones, and what of them doesn't learn.
     resume : TrainState, optional
@@ -176,6 +179,7 @@ def train(
         If there are no training boxes.
     """
     where = devices.choose_device(group.device(device))
+    devices.limit_gpu_memory(where, gpu_memory_mib)
     if where.type == "cpu":
         devices.return_freed_memory()
     with devices.reproducible(threads=threads, deterministic=settings["deterministic"]):

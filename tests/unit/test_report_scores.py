@@ -143,6 +143,16 @@ def test_benchmarks_are_told_apart_by_stage(tmp_path):
     assert stages.peak_memory_mib.tolist() == [6200.0, 150.0]
 
 
+def test_what_was_planned_stands_beside_what_was_measured(tmp_path):
+    inputs, _ = make_run(tmp_path)
+    planned = [{"stage": "train", "seconds": 70.0, "memory_mib": 6000.0}, {"stage": "predict", "seconds": 1.0}]
+    stages = stage_costs(read_benchmarks(inputs.benchmarks), planned).set_index("stage")
+    assert stages.planned_time_s["train"] == 70.0
+    assert stages.planned_memory_mib["train"] == 6000.0
+    assert np.isnan(stages.planned_time_s["convert"])
+    assert "predict" not in stages.index
+
+
 def test_costs_leave_out_models_that_are_no_longer_configured():
     kept = [("train", "axons/best/0"), ("split", "axons"), ("convert", "a"), ("annotate", "axons/a")]
     former = [("train", "axons/old/0"), ("predict", "cells/best/0/a"), ("split", "cells"), ("annotate", "cells/a")]

@@ -9,32 +9,22 @@ ROOT = Path(str(workflow.current_basedir)).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # Snakemake hands its sys.path on to every script, whatever runs it
 
 from voxloom import config as checked
-from voxloom import job_memory, network_reach, plan_file, provenance, references
+from voxloom import configuration, forecast_check, job_memory, network_reach, plan_file, provenance, references
 from voxloom.errors import ConfigError
 from voxloom.references import one_of
-
-
-def schema(name):
-    """A JSON schema of workflow/schemas."""
-    return checked.read_yaml(ROOT / "workflow" / "schemas" / f"{name}.schema.yaml")
-
 
 try:
     for path in workflow.configfiles:  # Snakemake's own reader takes the last of two equal keys without a word
         checked.read_yaml(path)
-    CONFIG = checked.check(config, schema("config"), name="config/config.yaml")
-    VOLUMES = checked.read_volumes(CONFIG["volumes"], schema("volumes"))
-    TASKS = checked.read_tasks(CONFIG["tasks"], folder=CONFIG["task_folder"], schema=schema("task"))
-    references.check_references(CONFIG, VOLUMES, TASKS)
-    plan_file.check_plans(TASKS, schema("task"))
+    CONFIGURATION = configuration.complete(config)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
-ANNOTATION_DEFAULTS = checked.check({}, schema("task")["$defs"]["annotation_file"], name="annotate.files")
+CONFIG, VOLUMES, TASKS = CONFIGURATION.config, CONFIGURATION.volumes, CONFIGURATION.tasks
+ANNOTATION_DEFAULTS = checked.check({}, configuration.schema("task")["$defs"]["annotation_file"], name="annotate.files")
 ANNOTATORS = references.annotators(VOLUMES)
-TRAINED = {task: [*settings["models"]] for task, settings in TASKS.items()}
-SCORED = {task: [*settings["models"], *settings["ensembles"]] for task, settings in TASKS.items()}
-FOLDS = {task: [str(fold) for fold in range(references.number_of_folds(TASKS[task]))] for task in TASKS}
+JOB_CHECK = forecast_check.JobCheck(CONFIGURATION)
+TRAINED, SCORED, FOLDS = CONFIGURATION.trained, CONFIGURATION.scored, CONFIGURATION.folds
 
 
 wildcard_constraints:
@@ -54,14 +44,19 @@ def code_version(rule_name):
     return provenance.code_version(ROOT / "scripts" / f"{rule_name}.py")
 
 
-def memory_mib(wildcards, attempt):
+def memory_mib(wildcards, attempt, rulename):
     """The configured memory of a job; a job that was killed for memory is tried again with more."""
+    try:
+        if workflow.is_main_process and attempt == 1:
+            JOB_CHECK.refuse(rulename, dict(wildcards.items()))
+    except ConfigError as error:
+        raise WorkflowError(str(error)) from None
     return CONFIG["resources"]["memory_mib"] * attempt
 
 
 def block_mib(wildcards, attempt):
     """What of a job's memory its blocks may take; the rest is the interpreter's and its libraries'."""
-    return job_memory.block_mib(memory_mib(wildcards, attempt))
+    return job_memory.block_mib(CONFIG["resources"]["memory_mib"] * attempt)
 
 
 def raw_files(wildcards):

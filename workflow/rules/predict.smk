@@ -16,6 +16,7 @@ rule predict_part:
         mem_mb=memory_mib,
         block_mib=block_mib,
         device=CONFIG["resources"]["device"],
+        gpu_memory_mib=CONFIG["resources"]["gpu_memory_mib"],
     params:
         predict=lookup("{task}/predict", within=TASKS),
         code=code_version("predict_part"),
@@ -42,6 +43,7 @@ rule predict:
         mem_mb=memory_mib,
         block_mib=block_mib,
         device=CONFIG["resources"]["device"],
+        gpu_memory_mib=CONFIG["resources"]["gpu_memory_mib"],
     params:
         predict=lookup("{task}/predict", within=TASKS),
         code=code_version("predict"),

@@ -39,6 +39,10 @@ rule report:
         "../../envs/voxloom.yaml"
     resources:
         mem_mb=memory_mib,
+        job_threads=CONFIG["resources"]["threads"],
+        device=CONFIG["resources"]["device"],
+        gpu_memory_mib=CONFIG["resources"]["gpu_memory_mib"],
+        processes=CONFIG["resources"]["processes"],
     params:
         report=CONFIG["report"],
         page=page_of_report(),
@@ -46,6 +50,8 @@ rule report:
         drawn=[name for name, row in VOLUMES.items() if "annotation" not in row],
         against={task: settings["evaluate"]["against"] for task, settings in TASKS.items()},
         descriptions={task: references.descriptions(TASKS[task]) for task in TASKS},
+        volumes=VOLUMES,
+        tasks=TASKS,
         configuration={"config": scientific_configuration(), "tasks": tasks_as_written()},
         code=code_version("report"),
     script:

@@ -19,6 +19,7 @@ rule train:
         mem_mb=memory_mib,
         block_mib=block_mib,
         device=CONFIG["resources"]["device"],
+        gpu_memory_mib=CONFIG["resources"]["gpu_memory_mib"],
         processes=CONFIG["resources"]["processes"],
         checkpoint_minutes=CONFIG["resources"]["checkpoint_minutes"],
         tensorboard=int(CONFIG["resources"]["tensorboard"]),

@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -364,11 +364,26 @@ def _as_numpy(index: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
     return tuple(meant)
 
 
+def shards_of(shape: Sequence[int]) -> tuple[int, ...]:
+    """Shards of a store: a whole number of chunks, and no larger than the volume needs.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        (Z, Y, X), or (C, Z, Y, X) with channels.
+
+    Returns
+    -------
+    shard_shape : tuple of int
+        Of as many axes.
+    """
+    chunk = [min(CHUNK, size) for size in shape[-3:]]
+    shard = [min(limit // c, -(-size // c)) * c for limit, size, c in zip(SHARD, shape[-3:], chunk, strict=True)]
+    return (*[1] * (len(shape) - 3), *shard)
+
+
 def _create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Any:
-    spatial = shape[-3:]
-    chunk = [min(CHUNK, size) for size in spatial]
-    # a shard is a whole number of chunks, and no larger than the volume needs
-    shard = [min(limit // c, -(-size // c)) * c for limit, size, c in zip(SHARD, spatial, chunk, strict=True)]
+    chunk = [min(CHUNK, size) for size in shape[-3:]]
     lead = [1] * (len(shape) - 3)
     inner = [
         {"name": "bytes", "configuration": {"endian": "little"}} if dtype.itemsize > 1 else {"name": "bytes"},
@@ -401,7 +416,7 @@ def _create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Any:
             "metadata": {
                 "shape": list(shape),
                 "data_type": dtype.name,
-                "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": lead + shard}},
+                "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(shards_of(shape))}},
                 "codecs": [sharding],
                 "fill_value": 0,
                 "dimension_names": names,

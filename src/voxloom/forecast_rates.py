@@ -1,0 +1,131 @@
+"""How fast stages are, what they write and what their libraries take: figures, each with where it was measured."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+SHORT = 2.0
+"""A job shorter than so many start-ups says nothing of a stage's speed."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """The speed of a stage.
+
+    Parameters
+    ----------
+    per_second : float
+        Work that one thread does in a second: voxels; for train and predict the share of `plan_cost.Machine.gflops`.
+    startup_s : float
+        What a job takes before its first voxel: interpreter, libraries, compiled kernels.
+    base_mib : float
+        Memory of the interpreter and the libraries.
+    measured : str
+        Where.
+    """
+
+    per_second: float
+    startup_s: float
+    base_mib: float
+    measured: str
+
+
+PAGES = "docs/performance.md, 1024 x 1024 x 1024 voxels of uint8 on 2 cores of AMD EPYC"
+DEMO = "the demo, 80 x 144 x 144 voxels of uint8 on one core of AMD EPYC"
+
+RATES = {
+    "convert": Rate(14e6, 0.5, 0, PAGES),
+    "annotate": Rate(3e6, 5, 370, PAGES),
+    "annotate_import": Rate(8e6, 0.5, 75, DEMO),
+    "distance": Rate(12e6, 1.5, 205, PAGES),
+    "split": Rate(30e6, 3, 165, DEMO),
+    "plan": Rate(10e6, 12, 500, DEMO),
+    "train": Rate(1.0, 10, 530, DEMO),
+    "predict": Rate(1.0, 6, 430, DEMO),
+    "evaluate": Rate(21e6, 5, 250, PAGES),
+    "segment": Rate(6e6, 1.5, 235, DEMO),
+    "measure": Rate(4e6, 2, 255, DEMO),
+}
+"""By stage. The memory of the libraries is that of the demo's jobs less their blocks; convert counts its own."""
+
+PYTORCH_MIB = 230
+"""What PyTorch takes where a stage that is otherwise without it runs a network."""
+
+STORED = {"image": 1.0, "annotation": 0.06, "distance": 0.5, "prediction": 0.9, "segmentation": 0.015}
+"""Bytes on disk for each byte of voxels, coarser levels included; the demo's stores, noise of images rounded up."""
+
+
+def stored_bytes(kind: str, voxels: int, itemsize: int) -> float:
+    """Bytes that a store takes on disk, roughly.
+
+    Parameters
+    ----------
+    kind : str
+        One of `STORED`.
+    voxels, itemsize : int
+
+    Returns
+    -------
+    size : float
+    """
+    return STORED[kind] * voxels * itemsize
+
+
+def seconds(rate: Rate, work: float, threads: int) -> float:
+    """Time of a job, roughly.
+
+    Parameters
+    ----------
+    rate : Rate
+    work : float
+        Voxels, or for train and predict the seconds that they take by `plan_cost.Machine.gflops`.
+    threads : int
+        Those that share the work.
+
+    Returns
+    -------
+    seconds : float
+    """
+    return rate.startup_s + work / (rate.per_second * threads)
+
+
+def learnt_rates(rates: Mapping[str, Rate], jobs: Iterable[tuple[str, float, int, float]]) -> dict[str, Rate]:
+    """The speed of stages as this machine has shown it.
+
+    Parameters
+    ----------
+    rates : mapping of str to Rate
+        What is known otherwise.
+    jobs : iterable of (str, float, int, float)
+        Stage, work, threads and measured seconds of jobs that ran.
+
+    Returns
+    -------
+    rates : dict of str to Rate
+        A stage with jobs that say something has their median speed; the others have what they had.
+
+    Examples
+    --------
+    >>> jobs = [("distance", 2e9, 2, 101.5), ("distance", 2e6, 2, 1.5)]
+    >>> rate = learnt_rates({"distance": RATES["distance"]}, jobs)["distance"]
+    >>> rate.per_second, rate.measured
+    (10000000.0, 'results/benchmarks, 1 job')
+    """
+    shown: dict[str, list[float]] = {}
+    for stage, work, threads, measured_s in jobs:
+        rate = rates[stage]
+        if work > 0 and measured_s >= SHORT * rate.startup_s:
+            shown.setdefault(stage, []).append(work / (measured_s - rate.startup_s) / threads)
+    return {
+        stage: Rate(
+            statistics.median(shown[stage]),
+            rate.startup_s,
+            rate.base_mib,
+            f"results/benchmarks, {len(shown[stage])} job{'s' if len(shown[stage]) > 1 else ''}",
+        )
+        if stage in shown
+        else rate
+        for stage, rate in rates.items()
+    }

@@ -1,0 +1,191 @@
+"""A forecast asks the stages themselves what they will take, and says what can't fit before anything runs."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from voxloom import budget, cli, configuration, forecast, forecast_page, instances, io, recipe, recipe_plan
+from voxloom.errors import ConfigError, VolumeError
+from voxloom.forecast_check import JobCheck
+from voxloom.forecast_rates import RATES
+from voxloom.forecast_stages import annotate_need, distance_need, segment_need
+from voxloom.forecast_volumes import header_of
+from voxloom.io.nrrd import write_nrrd
+from voxloom.volume import Geometry
+
+ROOT = Path(__file__).resolve().parents[2]
+GEOMETRY = Geometry((2.0, 1.0, 1.0))
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """The demo's configuration with one task and one model, in a folder of its own."""
+    shutil.copytree(ROOT / "config", tmp_path / "config", ignore=shutil.ignore_patterns("examples"))
+    edit(tmp_path, "  axons: [as-published, best]\n", "")
+    edit(tmp_path, "vessels: [as-published, best]", "vessels: [best]")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def edit(folder, old, new, name="config/config.yaml"):
+    path = folder / name
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+def enlarge(folder, shape):
+    """Make both specimens that large; nothing is made before their job runs."""
+    edit(folder, "shape: [80, 144, 144]", f"shape: {shape}")
+
+
+def read(**resources):
+    return configuration.read("config/config.yaml", resources=resources)
+
+
+def test_a_forecast_knows_the_passes_that_a_recipe_will_make(project, monkeypatch, tmp_path):
+    made = []
+
+    def kept(choose):
+        def chosen(*arguments, **keywords):
+            made.append(choose(*arguments, **keywords))
+            return made[-1]
+
+        return chosen
+
+    steps = [
+        {"smooth": {"sigma_um": 1.0}},
+        {"threshold": {"above": "otsu"}},
+        {"remove_small_objects": {"min_size_voxels": 3}},
+        {"grow": {"grow_um": 2.0}},
+    ]
+    image = np.random.default_rng(0).integers(0, 200, (20, 30, 40)).astype(np.uint8)
+    run = recipe_plan.Run(image, GEOMETRY.spacing_um, 0.5, 2)
+    planned = list(recipe_plan.layouts(recipe_plan.nodes_of(steps), run, np.zeros(image.shape, np.uint8)))
+    for module in (recipe_plan, recipe):
+        monkeypatch.setattr(module, "blocks_within", kept(budget.blocks_within))
+    monkeypatch.setattr(instances, "slab_layout", kept(instances.slab_layout))
+    out = np.zeros(image.shape, np.uint8)
+    recipe.annotate_volume(
+        image, out, steps, spacing_um=GEOMETRY.spacing_um, memory_mib=0.5, threads=2, scratch_directory=tmp_path
+    )
+    passes = [layout for layout in made if layout in planned]
+    assert {(p.block_shape, p.halo_voxels, p.threads) for p in passes} >= {
+        (p.block_shape, p.halo_voxels, p.threads) for p in planned
+    }
+    look = recipe.look_layout(out, out.shape, 0.5)
+    assert max(layout.mib for layout in made) == max(layout.mib for layout in [*planned, look])
+
+
+@pytest.mark.parametrize("need", [annotate_need, distance_need, segment_need])
+def test_the_smallest_memory_is_refused_with_one_mib_less(project, need):
+    enlarge(project, [700, 3000, 3000])
+    given = read()
+    header = header_of(given, "phantom-a")
+    smallest = budget.smallest_memory(lambda mib: need(given, "vessels", header, mib), at_least=1)
+    assert need(given, "vessels", header, smallest).mib <= smallest
+    with pytest.raises(VolumeError):
+        need(given, "vessels", header, smallest - 1)
+
+
+def test_every_job_of_a_large_volume_stays_within_its_memory(project):
+    enlarge(project, [1024, 2048, 2048])
+    found = forecast.forecasts(read(memory_mib=4096, threads=8))
+    assert {each.job.stage for each in found} == {*forecast.STAGES} - {"plan"}
+    for each in found:
+        assert not each.refusal
+        assert each.memory_mib - RATES[each.job.stage].base_mib <= 4096 * 3 / 4, each.job
+    converted = next(each for each in found if each.job.stage == "convert")
+    assert converted.seconds == pytest.approx(1024 * 2048 * 2048 / 14e6, rel=0.05)
+    assert converted.job.written_bytes == 1024 * 2048 * 2048
+
+
+def test_what_cannot_fit_is_refused_with_the_memory_that_would_do(project, capsys):
+    enlarge(project, [64, 6000, 6000])
+    assert cli.main(["plan", "--memory-mib", "700"]) == 1
+    printed = capsys.readouterr()
+    assert "segment          vessels/best/0/phantom-a" in printed.out
+    assert "CAN'T FIT: needs 734 MiB" in printed.out  # 16 bytes a voxel of one slice are three quarters of that
+    assert "set resources.memory_mib in config/config.yaml to at least" in printed.err
+    assert cli.main(["plan", "--memory-mib", "4000", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["resources"]["memory_mib"] == 4000
+    assert {row["stage"] for row in document["stages"]} == {*forecast.STAGES} - {"plan"}
+    assert document["disk"]["written_mib"] == pytest.approx(
+        sum(row["written_mib"] for row in document["stages"]), rel=0.01
+    )
+    assert document["seconds"] == pytest.approx(sum(row["seconds"] for row in document["stages"]), rel=0.01)
+
+
+def test_a_gpu_that_a_training_step_does_not_fit_is_no_matter_of_host_memory(project):
+    from voxloom.forecast_networks import _on_gpu
+    from voxloom.forecast_stages import Need
+
+    assert _on_gpu(Need(10, gpu_mib=900), {"gpu_memory_mib": 0}).gpu_mib == 900
+    with pytest.raises(VolumeError, match="raise resources.gpu_memory_mib to at least 901"):
+        _on_gpu(Need(10, gpu_mib=900.2), {"gpu_memory_mib": 800})
+
+
+def test_jobs_that_ran_here_say_how_fast_the_next_will_be(project):
+    enlarge(project, [512, 512, 512])
+    table = Path("results/benchmarks/distance/vessels/phantom-a.tsv")
+    table.parent.mkdir(parents=True)
+    table.write_text("s\th:m:s\tmax_rss\n101.5\t0:01:41\t900\n")
+    (job,) = [
+        each
+        for each in forecast_page.with_own_rates(read(threads=2))
+        if each.job.stage == "distance" and each.job.name == "vessels/phantom-b"
+    ]
+    assert job.seconds == pytest.approx(101.5)
+
+
+def test_a_model_that_waits_for_a_plan_is_not_guessed(project):
+    edit(project, "  best:\n", "  best:\n    network: auto\n", "config/tasks/vessels.yaml")
+    found = {each.job.stage: each for each in forecast.forecasts(read())}
+    assert found["train"].memory_mib is None
+    assert found["train"].job.waits_for == found["predict"].job.waits_for == "results/plans/vessels.yaml"
+    assert found["plan"].memory_mib is not None
+    text = forecast_page.text(forecast_page.document(read(), list(found.values())))
+    assert "not known before results/plans/vessels.yaml" in text
+
+
+def test_a_volume_is_known_by_its_header_alone(project):
+    edit(project, "  phantom-b: {seed: 2, shape: [80, 144, 144], region: TRN}\n", "")
+    write_nrrd(
+        Path("raw.nrrd"),
+        [((slice(0, 4), slice(0, 5), slice(0, 6)), np.zeros((4, 5, 6), np.uint16))],
+        shape=(4, 5, 6),
+        dtype="uint16",
+        geometry=GEOMETRY,
+    )
+    Path("config/volumes.tsv").write_text("volume\tpath\nphantom-a\tresults/raw/phantom-a.nrrd\nreal\traw.nrrd\n")
+    task = Path("config/tasks/vessels.yaml")
+    lines = task.read_text().replace("against: [annotation, truth]", "against: [annotation]").splitlines()
+    task.write_text("\n".join(line for line in lines if not line.startswith(("  files:", "    truth:"))))
+    raw = header_of(read(), "real")
+    assert (raw.shape, raw.dtype, raw.spacing_um) == ((4, 5, 6), np.uint16, (2.0, 1.0, 1.0))
+    with io.create_volume(
+        "results/volumes/real.zarr", shape=(4, 5, 6), dtype="uint16", geometry=GEOMETRY, kind="image"
+    ) as out:
+        out[:] = np.zeros((4, 5, 6), np.uint16)
+    stored = header_of(read(), "real")
+    assert (stored.shape, stored.shard_shape) == ((4, 5, 6), out.shard_shape)
+
+
+def test_a_job_is_refused_before_it_runs(project):
+    enlarge(project, [64, 6000, 6000])
+    check = JobCheck(read(memory_mib=700))
+    which = {"task": "vessels", "model": "best", "fold": "0", "volume": "phantom-a"}
+    with pytest.raises(ConfigError, match=r"segment of vessels/best/<fold>/phantom-a .* set it to at least 734"):
+        check.refuse("segment", which)
+    check.refuse("convert", {"volume": "phantom-a"})
+    check.refuse("phantom", {"volume": "phantom-a"})
+    JobCheck(read(memory_mib=800)).refuse("segment", which)
+
+
+def test_a_wrong_key_names_the_file(project):
+    edit(project, "resources:", "resourses:")
+    with pytest.raises(ConfigError, match=r"config/config.yaml: resourses is not a key; did you mean 'resources'"):
+        read()
