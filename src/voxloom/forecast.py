@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxloom import forecast_networks, forecast_stages
+from voxloom import forecast_stages
 from voxloom.budget import smallest_memory
 from voxloom.configuration import Configuration
 from voxloom.errors import ConfigError, VolumeError
@@ -78,6 +78,8 @@ def jobs_of(configuration: Configuration) -> list[Job]:
 
 
 def _task_jobs(configuration: Configuration, task: str, headers: Mapping[str, Header]) -> Iterator[Job]:
+    from voxloom import forecast_networks  # PyTorch takes a second; the report's script is imported without
+
     every = list(headers.values())
     yield forecast_stages.split_job(configuration, task, every)
     yield from forecast_networks.training_jobs(configuration, task, every)

@@ -166,7 +166,9 @@ def test_provenance_has_checksums_versions_and_costs(built):
     assert "ab" * 32 in said
     assert "<dt>numpy</dt><dd>2.4.6</dd>" in said
     assert "0123abc" in said
-    assert ["train", "1", "62", "62", "6\u202f200"] in [table_row for table in tables_of(said) for table_row in table]
+    assert ["train", "1", "62", "–", "62", "6\u202f200", "–"] in [
+        table_row for table in tables_of(said) for table_row in table
+    ]
 
 
 def test_only_predictions_with_a_narrowed_halo_are_listed_with_what_it_changed(built):
