@@ -189,3 +189,12 @@ def test_a_wrong_key_names_the_file(project):
     edit(project, "resources:", "resourses:")
     with pytest.raises(ConfigError, match=r"config/config.yaml: resourses is not a key; did you mean 'resources'"):
         read()
+
+
+def test_the_report_plans_with_the_resources_of_its_own_job(project):
+    given = read(memory_mib=2000)
+    config = {key: value for key, value in given.config.items() if key != "resources"}
+    resources = {"mem_mb": 2000, "job_threads": 1, "device": "cpu", "gpu_memory_mib": 0, "processes": 1, "_cores": 1}
+    stages = forecast_page.planned_stages(config, volumes=given.volumes, tasks=given.tasks, resources=resources)
+    assert [row["stage"] for row in stages] == [stage for stage in forecast.STAGES if stage != "plan"]
+    assert all(0 < row["memory_mib"] < 2000 and row["seconds"] > 0 for row in stages)
