@@ -107,7 +107,7 @@ def test_what_cannot_fit_is_refused_with_the_memory_that_would_do(project, capsy
     assert cli.main(["plan", "--memory-mib", "700"]) == 1
     printed = capsys.readouterr()
     assert "segment          vessels/best/0/phantom-a" in printed.out
-    assert "CAN'T FIT: needs 734 MiB" in printed.out  # 16 bytes a voxel of one slice are three quarters of that
+    assert "CAN'T FIT: needs 824 MiB" in printed.out  # 18 bytes a voxel of one slice are three quarters of that
     assert "set resources.memory_mib in config/config.yaml to at least" in printed.err
     assert cli.main(["plan", "--memory-mib", "4000", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -178,11 +178,11 @@ def test_a_job_is_refused_before_it_runs(project):
     enlarge(project, [64, 6000, 6000])
     check = JobCheck(read(memory_mib=700))
     which = {"task": "vessels", "model": "best", "fold": "0", "volume": "phantom-a"}
-    with pytest.raises(ConfigError, match=r"segment of vessels/best/<fold>/phantom-a .* set it to at least 734"):
+    with pytest.raises(ConfigError, match=r"segment of vessels/best/<fold>/phantom-a .* set it to at least 824"):
         check.refuse("segment", which)
     check.refuse("convert", {"volume": "phantom-a"})
     check.refuse("phantom", {"volume": "phantom-a"})
-    JobCheck(read(memory_mib=800)).refuse("segment", which)
+    JobCheck(read(memory_mib=900)).refuse("segment", which)
 
 
 def test_a_wrong_key_names_the_file(project):
