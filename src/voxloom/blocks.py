@@ -287,8 +287,9 @@ def reduce_blocks(
 
     Notes
     -----
-    Blocks run on threads, for tensorstore, compiled kernels and PyTorch release the interpreter's lock. Labelling by
-    cc3d holds it: slabs that are labelled overlap with reading and writing of others, not with each other.
+    Blocks run on threads: tensorstore, compiled kernels, PyTorch and scikit-image's thinning release the interpreter's
+    lock. cc3d holds it, but labels arrays in memory only (slabs are labelled by `voxloom.runs`), so that there are no
+    processes to hand voxels to.
     """
     blocks = _blocks_of(inputs, block_shape, halo_voxels) if blocks is None else blocks
     work = _reading(function, inputs)
