@@ -322,12 +322,16 @@ def _reach_voxels(spacing_um: Vector, reach_um: float) -> Shape:
 def _field_type(shape: tuple[int, ...], spacing_um: Vector, reach_um: float) -> tuple[np.dtype[Any], int | None]:
     """Data type of the squared distances, and its code for "nothing within reach" (None: infinity).
 
-    On isotropic voxels squared distances are whole numbers of voxels. One byte or two hold them as long as the sum of
-    two of them can't overflow: four to eight times less memory to move, as many times more voxels an instruction.
+    Where voxels are isotropic, or a whole number of times as long along an axis, squared distances are whole numbers.
+    One byte or two hold them as long as the sum of two of them can't overflow: four to eight times less memory to move,
+    as many times more voxels an instruction.
     """
-    if len(set(spacing_um)) == 1:
+    finest = min(spacing_um)
+    units = [spacing / finest for spacing in spacing_um]
+    if all(unit.is_integer() for unit in units):
         # no distance in the array is longer than its diagonal
-        far = min(int((reach_um / spacing_um[0]) ** 2), sum((size - 1) ** 2 for size in shape)) + 1
+        diagonal = sum(int(unit * (size - 1)) ** 2 for unit, size in zip(units, shape, strict=True))
+        far = min(int((reach_um / finest) ** 2), diagonal) + 1
         if far <= 127:
             return np.dtype(np.uint8), far
         if far <= 32767:
@@ -351,10 +355,10 @@ def _transformed(mask: NDArray[np.bool_], spacing_um: Vector, clip_um: float, fi
     code for "farther", else in square micrometres.
     """
     dtype, far = _field_type(mask.shape, spacing_um, clip_um)
-    units = spacing_um if far is None else (1.0, 1.0, 1.0)
+    units = spacing_um if far is None else [spacing / min(spacing_um) for spacing in spacing_um]
     reach = [min(r, n - 1) for r, n in zip(_reach_voxels(spacing_um, clip_um), mask.shape, strict=True)]
     squares_y, squares_x = (((np.arange(reach[k] + 1) * units[k]) ** 2).astype(dtype) for k in (1, 2))
-    distances = np.minimum(np.sqrt(np.arange((far or 0) + 1)) * spacing_um[0], clip_um).astype(np.float32)
+    distances = np.minimum(np.sqrt(np.arange((far or 0) + 1)) * min(spacing_um), clip_um).astype(np.float32)
     distances[-1] = clip_um
     table = finish(distances)
     steps = np.empty(mask.shape, _step_type(reach[0]))

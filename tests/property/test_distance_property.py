@@ -16,7 +16,12 @@ masks = hnp.array_shapes(min_dims=3, max_dims=3, max_side=9).flatmap(
     )
 )
 lengths = st.floats(0.05, 20.0)
-spacings = st.one_of(st.tuples(lengths, lengths, lengths), lengths.map(lambda s: (s, s, s)))
+multiples = st.tuples(*[st.integers(1, 4)] * 3)
+spacings = st.one_of(
+    st.tuples(lengths, lengths, lengths),
+    lengths.map(lambda s: (s, s, s)),
+    st.builds(lambda s, times: tuple(s * k for k in times), st.sampled_from([0.65, 1.17, 4.0, 1 / 3]), multiples),
+)
 radii = st.one_of(st.floats(0.05, 60.0), st.sampled_from([1.0, 4.0, 10.0]))
 relaxed = settings(deadline=None, max_examples=150)
 

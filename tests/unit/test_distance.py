@@ -44,9 +44,10 @@ def test_steps_along_z_are_held_in_a_byte_and_squared_distances_for_one_slice_on
     shape = (999, 99, 99)
     assert field_bytes(shape, (1.17, 1.17, 1.17), 10.0) == 1 + 2 * 1 / 64
     assert field_bytes(shape, (0.5, 0.5, 0.5), 10.0) == 1 + 2 * 2 / 64
-    assert field_bytes(shape, (3.0, 1.0, 1.0), 10.0) == 1 + 2 * 8 / 64
+    assert field_bytes(shape, (3.0, 1.0, 1.0), 10.0) == 1 + 2 * 1 / 64
+    assert field_bytes(shape, (3.1, 1.0, 1.0), 10.0) == 1 + 2 * 8 / 64
     assert field_bytes(shape, (0.03, 1.0, 1.0), 10.0) == 2 + 2 * 8 / 64
-    assert field_bytes((1, 99, 99), (3.0, 1.0, 1.0), 10.0) == 1 + 2 * 8
+    assert field_bytes((1, 99, 99), (3.1, 1.0, 1.0), 10.0) == 1 + 2 * 8
 
 
 @pytest.mark.parametrize("reach", [252, 253, 254, 400])
