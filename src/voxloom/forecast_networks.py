@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from voxloom import inference, network_reach, plan_file, references
+from voxloom import inference, network_reach, optimisation, plan_file, references
 from voxloom.configuration import Configuration
 from voxloom.errors import VolumeError
 from voxloom.forecast_rates import PYTORCH_MIB, stored_bytes
@@ -19,9 +19,6 @@ from voxloom.plan import STEP_MEMORY
 from voxloom.plan_cost import Machine, forward_flops, machine, training_seconds, weights_mib
 from voxloom.symmetries import tile_symmetries
 from voxloom.training_memory import training_bytes
-
-MOMENTS = {"sgd": 1}
-"""Numbers that an optimiser keeps for each weight, where they aren't two."""
 
 
 def training_jobs(configuration: Configuration, task: str, headers: Sequence[Header]) -> Iterator[Job]:
@@ -105,7 +102,8 @@ def _training_need(
         _sample_voxels(settings, headers),
         math.ceil(settings["batch_size"] / processes),
         where.precision,
-        moments=MOMENTS.get(settings["optimiser"]["name"], 2),
+        moments=optimisation.moments(settings),
+        loss=settings["loss"],
     )  # fmt: skip
     held_mib, room = 0.0, (1 - STEP_MEMORY) * block_mib(memory_mib)
     for mib in (processes * header.voxels * (header.dtype.itemsize + 1) / 2**20 for header in headers):

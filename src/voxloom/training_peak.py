@@ -107,8 +107,8 @@ def plan_peak(
     Notes
     -----
     What augmentation takes for a moment is not counted: it is over when the network begins, which takes more. Nor is
-    what ``torch.compile`` saves or adds. Where a tensor of one channel is below 1 MiB, freed memory stays with the C
-    library, and a training may take half as much again.
+    what ``torch.compile`` saves or adds. Soft clDice of small patches was measured at half as much again as planned;
+    many tensors below the 1 MiB from which freed memory goes back to the system may be the reason.
     """
     precision = str(predictor.dtype).removeprefix("torch.")
     state = sum(tensor.nbytes for tensor in network.state_dict().values())

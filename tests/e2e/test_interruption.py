@@ -32,7 +32,6 @@ MODEL = """\
     augment: {flip: 0.5, noise: 0.5}
 """
 STAGES = {  # the file whose appearance says that the stage has begun, and what is removed to begin there again
-    "phantom": ("phantom", "."),
     "annotate": ("annotate", "annotations"),
     "train": ("train", "models"),
     "predict": ("predict_part", "predictions"),
