@@ -12,6 +12,7 @@ else
 export UV_TORCH_BACKEND ?= auto
 endif
 export PYTHONNOUSERSITE := 1
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test docs bench bench-training clean
 

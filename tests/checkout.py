@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("Snakefile", "workflow", "scripts", "src", "config", "envs", "profiles")
-ENVIRONMENT = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "VOXLOOM_PROGRESS_SECONDS": "2"}
+ENVIRONMENT = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "VOXLOOM_PROGRESS_SECONDS": "2"}
 
 
 class Checkout:
@@ -26,7 +26,7 @@ class Checkout:
         for part in PARTS:
             source = ROOT / part
             if source.is_dir():
-                hidden = shutil.ignore_patterns("__pycache__", "*.egg-info", "results", ".snakemake", "data")
+                hidden = shutil.ignore_patterns("*.egg-info", "results", ".snakemake", "data")
                 shutil.copytree(source, folder / part, ignore=hidden)
             else:
                 shutil.copy2(source, folder / part)

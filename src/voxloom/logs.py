@@ -51,7 +51,7 @@ def log_to(path: str | Path) -> Iterator[None]:
     logging.getLogger("py.warnings").handlers = [to_file]
     try:
         process.keep_to_own_environment()
-        process.stop_with_parent()
+        process.stop_with_workflow()
         yield
         LOGGER.info("done")
     except Exception as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 LIBRARY = Path(__file__).resolve().parents[1]
 LOGGER = logging.getLogger("voxloom")
+WORKFLOW = "VOXLOOM_WORKFLOW_PROCESS"
 
 
 def keep_to_own_environment() -> None:
@@ -25,44 +26,55 @@ def keep_to_own_environment() -> None:
         sys.path[:] = [entry for entry in sys.path if any(Path(entry or ".").resolve().is_relative_to(o) for o in own)]
 
 
-def stop_with_parent(*, every_s: float = 1.0) -> None:
-    """Stop this process, at once, when the snakemake process that started it is gone.
+def announce_workflow() -> None:
+    """Tell the jobs that this process will start, on this machine, which process they must not outlive.
+
+    Called by the workflow: in the process that runs it or, on a node of a cluster, that runs its jobs there.
+    """
+    if space := _process_space():
+        os.environ[WORKFLOW] = f"{os.getpid()} {_began(os.getpid())} {space}"
+
+
+def stop_with_workflow(*, every_s: float = 1.0) -> None:
+    """Stop this process, at once, when the workflow that started it is gone, be it before this call.
 
     After ``kill -9`` of Snakemake its jobs would live on and race the jobs of the next run for the same files. Linux
-    only; elsewhere, and where no ancestor is Snakemake, nothing is watched.
+    only; elsewhere, in a container that can't see the workflow's process, and where no workflow has announced itself,
+    nothing is watched.
 
     Parameters
     ----------
     every_s : float
         Seconds between two looks.
     """
-    parent = _snakemake_ancestor()
-    if parent is None:
+    if not os.environ.get(WORKFLOW):
+        return
+    pid, began, space = os.environ[WORKFLOW].split()
+    if space != _process_space():
         return
 
     def watch() -> None:
-        while True:
+        while _began(int(pid)) == began:
             time.sleep(every_s)
-            if not Path(f"/proc/{parent}").exists():
-                LOGGER.error("Snakemake (process %d) is gone: stopping", parent)
-                os._exit(70)
+        LOGGER.error("Snakemake (process %s) is gone: stopping", pid)
+        os._exit(70)
 
-    threading.Thread(target=watch, daemon=True, name="stop-with-parent").start()
+    threading.Thread(target=watch, daemon=True, name="stop-with-workflow").start()
 
 
-def _snakemake_ancestor() -> int | None:
-    pid = os.getpid()
-    for _ in range(8):
-        try:
-            status = Path(f"/proc/{pid}/stat").read_text()
-            pid = int(status.rsplit(")", 1)[1].split()[1])
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-        except (OSError, ValueError, IndexError):
-            return None
-        # the interpreter that runs snakemake, not a shell whose command line mentions it
-        is_shell = Path(words[0]).name in {"bash", "sh", "dash", "zsh"}
-        if not is_shell and any(Path(word).name == "snakemake" for word in words[:4]):
-            return pid
-        if not is_shell and "-m" in words[:4] and "snakemake" in words[:5]:
-            return pid
-    return None
+def _began(pid: int) -> str:
+    """When a process that runs began, in ticks since the machine did: another one of the same number began later."""
+    try:
+        state, *rest = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return "gone"
+    return "gone" if state in "ZX" else rest[18]
+
+
+def _process_space() -> str:
+    """The machine, since it was started, and the container in which numbers of processes mean something."""
+    try:
+        machine = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{machine}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""

@@ -6,17 +6,21 @@ Imported while the Snakefile is parsed, so it needs nothing but the standard lib
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 PACKAGE = Path(__file__).resolve().parent
+READ_BEFORE = PACKAGE / "__pycache__" / f"code_version.{sys.implementation.cache_tag}.json"
 REPORTED_PACKAGES = ("numpy", "scipy", "scikit-image", "numba", "torch", "tensorstore", "pandas", "matplotlib")
 
 
@@ -35,9 +39,10 @@ def code_version(script: str | Path) -> str:
     version : str
         16 hexadecimal digits.
     """
-    digest = hashlib.sha256(_normal_form(Path(script)))
+    digest = hashlib.sha256(_read(Path(script)).normal_form.encode())
     for module in reached_modules(script):
-        digest.update(module.encode() + b"\0" + _normal_form(_file_of(module)))
+        digest.update(f"{module}\0{_read(_file_of(module)).normal_form}".encode())
+    _keep_what_was_read()
     return digest.hexdigest()[:16]
 
 
@@ -78,10 +83,51 @@ def reached_modules(script: str | Path) -> list[str]:
     return sorted(seen)
 
 
+_read_now: list[str] = []
+
+
+class _Source(NamedTuple):
+    """What of a Python file counts."""
+
+    normal_form: str  # a hash of the file without comments, formatting and docstrings
+    imports: list[str]  # every dotted name that it imports
+
+
 @cache
-def _normal_form(path: Path) -> bytes:
-    tree = ast.parse(path.read_bytes())
-    for node in ast.walk(tree):
+def _read(path: Path) -> _Source:
+    source = path.read_bytes()
+    known, key = _known(), hashlib.sha256(source).hexdigest()
+    if key not in known:
+        tree = ast.parse(source)
+        known[key] = hashlib.sha256(_normal_form(tree)).hexdigest(), sorted(_imported_names(tree))
+        _read_now.append(key)
+    return _Source(*known[key])
+
+
+@cache
+def _known() -> dict[str, Any]:
+    """What was read of files before, by the hash of their bytes: reading the whole library takes seconds."""
+    try:
+        found: dict[str, Any] = json.loads(READ_BEFORE.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def _keep_what_was_read() -> None:
+    """Like Python's own compiled files: not where the library's folder can't be written to."""
+    if not _read_now:
+        return
+    text, part = json.dumps(_known()), READ_BEFORE.with_suffix(f".{os.getpid()}")
+    with contextlib.suppress(OSError):
+        READ_BEFORE.parent.mkdir(exist_ok=True)
+        part.write_text(text)
+        part.replace(READ_BEFORE)
+    _read_now.clear()
+
+
+def _normal_form(tree: ast.Module) -> bytes:
+    for node in _statements(tree):
         body = getattr(node, "body", None)
         if isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and body:
             first = body[0]
@@ -94,21 +140,35 @@ def _normal_form(path: Path) -> bytes:
     return ast.dump(tree).encode()
 
 
+def _imported_names(tree: ast.Module) -> set[str]:
+    found: set[str] = set()
+    for node in _statements(tree):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            # a name that is imported from a package may be a module of it
+            found.update([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
+    return found
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """The module and every statement in it: expressions, which are most of a tree, import and document nothing."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+            waiting += getattr(node, name, ())
+
+
 @cache
 def _imports(path: Path) -> tuple[str, ...]:
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        names: Iterator[str] = iter(())
-        if isinstance(node, ast.Import):
-            names = (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            # a name that is imported from a package may be a module of it
-            names = iter([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
-        for name in names:
-            while name.startswith(PACKAGE.name + "."):
-                if _file_of(name).is_file():
-                    found.add(name)
-                name = name.rpartition(".")[0]
+    for name in _read(path).imports:
+        while name.startswith(PACKAGE.name + "."):
+            if _file_of(name).is_file():
+                found.add(name)
+            name = name.rpartition(".")[0]
     return tuple(sorted(found))
 
 

@@ -163,10 +163,22 @@ def test_code_version_sees_code_but_not_comments_or_docstrings(tmp_path):
     versions = []
     for text in ('"""One."""\nx = 1\n', '"""Two."""\nx = 1  # why\n', "x = 2\n"):
         script.write_text(text)
-        code_version.__globals__["_normal_form"].cache_clear()
+        code_version.__globals__["_read"].cache_clear()
         code_version.__globals__["_imports"].cache_clear()
         versions.append(code_version(script))
     assert versions[0] == versions[1] != versions[2]
+
+
+def test_code_version_is_the_same_where_files_were_read_before(tmp_path, monkeypatch):
+    names = code_version.__globals__
+    monkeypatch.setitem(names, "READ_BEFORE", tmp_path / "__pycache__" / "read.json")
+    versions = []
+    for _ in range(2):
+        for name in ("_read", "_known", "_imports"):
+            names[name].cache_clear()
+        versions.append(code_version(ROOT / "scripts" / "convert.py"))
+        assert names["READ_BEFORE"].is_file()
+    assert versions[0] == versions[1]
 
 
 def test_training_does_not_reach_what_only_the_report_needs():

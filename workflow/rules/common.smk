@@ -9,7 +9,7 @@ ROOT = Path(str(workflow.current_basedir)).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # Snakemake hands its sys.path on to every script, whatever runs it
 
 from voxloom import config as checked
-from voxloom import configuration, forecast_check, job_memory, network_reach, plan_file, provenance, references
+from voxloom import configuration, forecast_check, job_memory, network_reach, plan_file, process, provenance, references
 from voxloom.errors import ConfigError
 from voxloom.references import one_of
 
@@ -19,6 +19,9 @@ try:
     CONFIGURATION = configuration.complete(config)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
+
+if not workflow.subprocess_exec:
+    process.announce_workflow()
 
 CONFIG, VOLUMES, TASKS = CONFIGURATION.config, CONFIGURATION.volumes, CONFIGURATION.tasks
 ANNOTATION_DEFAULTS = checked.check({}, configuration.schema("task")["$defs"]["annotation_file"], name="annotate.files")
