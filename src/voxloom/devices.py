@@ -168,6 +168,7 @@ def compiled(network: nn.Module, parallel: nn.Module, example: Tensor, dtype: to
     -------
     network : torch.nn.Module
     """
+    torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())  # tells the compiler, too
     try:
         with arithmetic(example.device, dtype):
             outputs = torch.compile(copy.deepcopy(network))(example)
@@ -216,13 +217,18 @@ def reproducible(*, threads: int, deterministic: bool = True) -> Iterator[None]:
         torch.backends.cudnn.benchmark,
     )
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
+    _refuse_nondeterministic(deterministic)
     settings.fill_uninitialized_memory = False  # no memory is read before it is written; filling costs time
     torch.backends.cudnn.benchmark = not deterministic
     try:
         yield
     finally:
         torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
+        _refuse_nondeterministic(before[1])
         settings.fill_uninitialized_memory = before[2]
         torch.backends.cudnn.benchmark = before[3]
+
+
+def _refuse_nondeterministic(is_refused: bool) -> None:
+    """What ``torch.use_deterministic_algorithms`` does, less the second that it takes to load the compiler."""
+    torch.set_deterministic_debug_mode("error" if is_refused else "default")
