@@ -24,8 +24,8 @@ Item = TypeVar("Item")
 def log_to(path: str | Path) -> Iterator[None]:
     """Log to a file and, line by line, to standard error; end the process with status 1 when the work fails.
 
-    A job of a workflow runs inside this. It also keeps the job to its own environment's packages and stops it when the
-    workflow that started it is killed (see `voxloom.process`).
+    A job of a workflow runs inside this. It also stops the job when the workflow that started it is killed (see
+    `voxloom.process`).
 
     Parameters
     ----------
@@ -50,7 +50,6 @@ def log_to(path: str | Path) -> Iterator[None]:
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").handlers = [to_file]
     try:
-        process.keep_to_own_environment()
         process.stop_with_workflow()
         yield
         LOGGER.info("done")

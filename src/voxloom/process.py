@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import ModuleType
 
 LIBRARY = Path(__file__).resolve().parents[1]
 LOGGER = logging.getLogger("voxloom")
@@ -15,15 +16,37 @@ WORKFLOW = "VOXLOOM_WORKFLOW_PROCESS"
 
 
 def keep_to_own_environment() -> None:
-    """Under a conda environment, drop the launching interpreter's packages from ``sys.path``.
+    """In a rule's script under a conda environment, forget the launching interpreter's packages.
 
-    Snakemake appends its own whole ``sys.path`` to a script's. A package that the environment file forgot would then be
-    taken from the launching interpreter, silently and in another version.
+    Snakemake appends its own whole ``sys.path`` to a script's, because the script unpickles what only Snakemake can
+    read, and a user's own packages (``~/.local``, ``PYTHONPATH``) come before an environment's. A package that the
+    environment file forgot would be taken from there, silently and in another version. So their folders leave
+    ``sys.path``, and what is imported from them already, Snakemake apart, will not be found by the next import.
+
+    Notes
+    -----
+    Runs when `voxloom` is imported, before any other package that the script asks for. Nothing happens outside a rule's
+    script, and in a script whose interpreter isn't the conda environment's.
     """
     prefix = os.environ.get("CONDA_PREFIX")
-    if prefix and Path(sys.prefix).resolve() == Path(prefix).resolve():
-        own = [Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve(), LIBRARY, Path(sys.path[0]).resolve()]
-        sys.path[:] = [entry for entry in sys.path if any(Path(entry or ".").resolve().is_relative_to(o) for o in own)]
+    if not prefix or not _is_script_of_a_rule() or Path(sys.prefix).resolve() != Path(prefix).resolve():
+        return
+    own = [Path(folder or ".").resolve() for folder in (sys.prefix, sys.base_prefix, LIBRARY, sys.path[0])]
+
+    def is_own(entry: str) -> bool:
+        return any(Path(entry or ".").resolve().is_relative_to(folder) for folder in own)
+
+    sys.path[:] = [entry for entry in sys.path if is_own(entry)]
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file and not is_own(file) and not name.startswith("snakemake"):
+            del sys.modules[name]
+
+
+def _is_script_of_a_rule() -> bool:
+    """Whether Snakemake put the object named after it into this process's script."""
+    job = getattr(sys.modules.get("__main__"), "snakemake", None)
+    return job is not None and not isinstance(job, ModuleType)
 
 
 def announce_workflow() -> None:
