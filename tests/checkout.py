@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -12,6 +13,23 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("Snakefile", "workflow", "scripts", "src", "config", "envs", "profiles")
 ENVIRONMENT = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "VOXLOOM_PROGRESS_SECONDS": "2"}
+
+SMALL = """\
+volumes: config/volumes.tsv
+tasks: {vessels: [small]}
+phantom:
+  phantom-a: {seed: 3, shape: [72, 80, 80], region: VP}
+resources: {memory_mib: 2000, threads: 1}
+"""
+MODEL = """\
+  small:
+    input: {patch_voxels: [1, 64, 64]}
+    optimiser: {learning_rate: 1.0e-3}
+    batch_size: 4
+    epochs: 4
+    samples_per_epoch: 24
+    augment: {flip: 0.5, noise: 0.5}
+"""
 
 
 class Checkout:
@@ -31,6 +49,18 @@ class Checkout:
             else:
                 shutil.copy2(source, folder / part)
         return cls(folder)
+
+    @classmethod
+    def small(cls, folder: Path) -> Checkout:
+        """A checkout whose configuration runs every stage in a minute on one core."""
+        checkout = cls.new(folder)
+        (folder / "config" / "config.yaml").write_text(SMALL)
+        (folder / "config" / "volumes.tsv").write_text(
+            "volume\tpath\tannotation_truth\nphantom-a\tresults/raw/phantom-a.nrrd\tresults/raw/phantom-a.truth.seg.nrrd\n"
+        )
+        checkout.edit("config/tasks/vessels.yaml", "models:\n", "models:\n" + MODEL)
+        checkout.edit("config/tasks/vessels.yaml", "min_size_voxels: 2000, connectivity: 6", "min_size_voxels: 200")
+        return checkout
 
     def copy(self, folder: Path) -> Checkout:
         subprocess.run(["cp", "-a", str(self.folder), str(folder)], check=True)
@@ -76,3 +106,22 @@ class Checkout:
 
     def results(self) -> Path:
         return self.folder / "results"
+
+
+def digests(results: Path) -> dict[str, str]:
+    """Checksums of everything that is not a time or a log."""
+    from voxloom.training_log import MEASURED_COLUMNS  # imports PyTorch, which not every test waits for
+
+    found = {}
+    for path in sorted(results.rglob("*")):
+        name = path.relative_to(results)
+        if path.is_dir() or name.parts[0] in ("logs", "benchmarks", "report") or path.name == ".snakemake_timestamp":
+            continue
+        data = path.read_bytes()
+        if path.name == "training_log.csv":  # its last columns are times and memory
+            measured = len(MEASURED_COLUMNS)
+            data = b"\n".join(b",".join(line.split(b",")[:-measured]) for line in data.splitlines())
+        if path.name.startswith("training_log.") and path.suffix in (".svg", ".png"):
+            continue
+        found[str(name)] = hashlib.sha256(data).hexdigest()
+    return found

@@ -3,7 +3,6 @@
 Prediction and segmentation are shared by two jobs in the run that is killed there, and made by one in the other.
 """
 
-import hashlib
 import os
 import shutil
 import signal
@@ -11,26 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from checkout import Checkout
+from checkout import Checkout, digests
 
-from voxloom.training_log import MEASURED_COLUMNS
-
-SMALL = """\
-volumes: config/volumes.tsv
-tasks: {vessels: [small]}
-phantom:
-  phantom-a: {seed: 3, shape: [72, 80, 80], region: VP}
-resources: {memory_mib: 2000, threads: 1}
-"""
-MODEL = """\
-  small:
-    input: {patch_voxels: [1, 64, 64]}
-    optimiser: {learning_rate: 1.0e-3}
-    batch_size: 4
-    epochs: 4
-    samples_per_epoch: 24
-    augment: {flip: 0.5, noise: 0.5}
-"""
 STAGES = {  # the file whose appearance says that the stage has begun, and what is removed to begin there again
     "annotate": ("annotate", "annotations"),
     "train": ("train", "models"),
@@ -41,32 +22,9 @@ STAGES = {  # the file whose appearance says that the stage has begun, and what 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    checkout = Checkout.new(tmp_path_factory.mktemp("uninterrupted") / "checkout")
-    (checkout.folder / "config" / "config.yaml").write_text(SMALL)
-    (checkout.folder / "config" / "volumes.tsv").write_text(
-        "volume\tpath\tannotation_truth\nphantom-a\tresults/raw/phantom-a.nrrd\tresults/raw/phantom-a.truth.seg.nrrd\n"
-    )
-    checkout.edit("config/tasks/vessels.yaml", "models:\n", "models:\n" + MODEL)
-    checkout.edit("config/tasks/vessels.yaml", "min_size_voxels: 2000, connectivity: 6", "min_size_voxels: 200")
+    checkout = Checkout.small(tmp_path_factory.mktemp("uninterrupted") / "checkout")
     checkout.run()
     return checkout
-
-
-def digests(results: Path) -> dict[str, str]:
-    """Checksums of everything that is not a time or a log."""
-    found = {}
-    for path in sorted(results.rglob("*")):
-        name = path.relative_to(results)
-        if path.is_dir() or name.parts[0] in ("logs", "benchmarks", "report") or path.name == ".snakemake_timestamp":
-            continue
-        data = path.read_bytes()
-        if path.name == "training_log.csv":  # its last columns are times and memory
-            measured = len(MEASURED_COLUMNS)
-            data = b"\n".join(b",".join(line.split(b",")[:-measured]) for line in data.splitlines())
-        if path.name.startswith("training_log.") and path.suffix in (".svg", ".png"):
-            continue
-        found[str(name)] = hashlib.sha256(data).hexdigest()
-    return found
 
 
 @pytest.mark.parametrize("stage", STAGES)
