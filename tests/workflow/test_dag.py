@@ -34,6 +34,7 @@ def test_a_model_that_begins_with_another_is_trained_after_it_and_again_when_it_
     best, model = "  best:\n", "results/models/vessels/best/0"
     finished.edit("config/tasks/vessels.yaml", best, f"{best}    init_from: {{model: vessels/as-published}}\n")
     finished.edit("config/tasks/vessels.yaml", "samples_per_epoch: 160", "samples_per_epoch: 8")  # to be quick
+    finished.edit("config/tasks/vessels.yaml", "epochs: 6", "epochs: 1")
     assert finished.planned() == AFTER_TRAIN
     finished.run(model)
     assert finished.planned(model) == {}
