@@ -66,13 +66,17 @@ class Checkout:
         subprocess.run(["cp", "-a", str(self.folder), str(folder)], check=True)
         return Checkout(folder)
 
+    def environment(self) -> dict[str, str]:
+        """With the library of this folder, wherever the interpreter has another."""
+        return {**ENVIRONMENT, "PYTHONPATH": str(self.folder / "src")}
+
     def command(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "snakemake", "--cores", "2", *words]
 
     def run(self, *words: str, fails: bool = False) -> str:
         """Run snakemake; return all that it said."""
         done = subprocess.run(
-            self.command(*words), cwd=self.folder, env=ENVIRONMENT, capture_output=True, text=True, check=False
+            self.command(*words), cwd=self.folder, env=self.environment(), capture_output=True, text=True, check=False
         )
         said = done.stdout + done.stderr
         assert (done.returncode != 0) == fails, said
@@ -92,7 +96,7 @@ class Checkout:
         return subprocess.Popen(
             self.command(*words),
             cwd=self.folder,
-            env=ENVIRONMENT,
+            env=self.environment(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,

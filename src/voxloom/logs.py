@@ -50,6 +50,7 @@ def log_to(path: str | Path) -> Iterator[None]:
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").handlers = [to_file]
     try:
+        process.refuse_another_library()
         process.stop_with_workflow()
         yield
         LOGGER.info("done")

@@ -10,9 +10,12 @@ import time
 from pathlib import Path
 from types import ModuleType
 
+from voxloom.errors import ConfigError
+
 LIBRARY = Path(__file__).resolve().parents[1]
 LOGGER = logging.getLogger("voxloom")
 WORKFLOW = "VOXLOOM_WORKFLOW_PROCESS"
+WORKFLOW_LIBRARY = "VOXLOOM_WORKFLOW_LIBRARY"
 
 
 def keep_to_own_environment() -> None:
@@ -50,12 +53,32 @@ def _is_script_of_a_rule() -> bool:
 
 
 def announce_workflow() -> None:
-    """Tell the jobs that this process will start, on this machine, which process they must not outlive.
+    """Tell the jobs that this process will start which library it uses and which process they must not outlive.
 
     Called by the workflow: in the process that runs it or, on a node of a cluster, that runs its jobs there.
     """
+    os.environ[WORKFLOW_LIBRARY] = str(LIBRARY)
     if space := _process_space():
         os.environ[WORKFLOW] = f"{os.getpid()} {_began(os.getpid())} {space}"
+
+
+def refuse_another_library() -> None:
+    """Stop a job whose library isn't that of the workflow.
+
+    The code's version, by which the workflow decides what runs again, would be that of other code than what ran.
+
+    Raises
+    ------
+    ConfigError
+        With both folders.
+    """
+    announced = os.environ.get(WORKFLOW_LIBRARY, str(LIBRARY))
+    if Path(announced) != LIBRARY:
+        raise ConfigError(
+            f"the workflow uses voxloom in {announced}, but this job's Python imports the one in {LIBRARY}; uninstall "
+            "that (pip uninstall voxloom), install the workflow's in its place (pip install -e), or set PYTHONPATH to "
+            f"{announced}"
+        )
 
 
 def stop_with_workflow(*, every_s: float = 1.0) -> None:

@@ -1,12 +1,14 @@
 """A job ends with the workflow that started it, also where that ended before the job looked."""
 
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
 from voxloom import process
+from voxloom.errors import ConfigError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are watched on Linux only")
 
@@ -67,3 +69,12 @@ def test_a_later_process_of_the_same_number_is_not_the_workflow(workflow, monkey
 def test_nothing_is_watched_where_no_workflow_can_be_seen(announced):
     with job(announced, seconds=0.2) as started:
         assert started.wait(timeout=30) == 0
+
+
+def test_a_job_with_another_library_than_the_workflow_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv(process.WORKFLOW, "")
+    monkeypatch.setenv(process.WORKFLOW_LIBRARY, str(tmp_path))
+    with pytest.raises(ConfigError, match=re.escape(f"uses voxloom in {tmp_path}, but this job's Python imports")):
+        process.refuse_another_library()
+    process.announce_workflow()
+    process.refuse_another_library()
