@@ -156,23 +156,6 @@ def part_of(shape: Sequence[int], shard_shape: Sequence[int], part: str) -> tupl
     return first, last
 
 
-def halo_for(reach_um: float, spacing_um: Sequence[float]) -> Shape:
-    """Voxels (Z, Y, X) that a reach in micrometres covers, rounded up.
-
-    Parameters
-    ----------
-    reach_um : float
-    spacing_um : sequence of float
-        Voxel edge lengths (Z, Y, X).
-
-    Returns
-    -------
-    halo_voxels : tuple of int
-    """
-    z, y, x = (int(np.ceil(reach_um * (1 + 1e-6) / spacing)) for spacing in spacing_um)
-    return z, y, x
-
-
 def block_shape_for(
     shape: Sequence[int],
     *,
@@ -288,8 +271,7 @@ def reduce_blocks(
     Notes
     -----
     Blocks run on threads: tensorstore, compiled kernels, PyTorch and scikit-image's thinning release the interpreter's
-    lock. cc3d holds it, but labels arrays in memory only (slabs are labelled by `voxloom.runs`), so that there are no
-    processes to hand voxels to.
+    lock, so that there are no processes to hand voxels to.
     """
     blocks = _blocks_of(inputs, block_shape, halo_voxels) if blocks is None else blocks
     work = _reading(function, inputs)

@@ -45,12 +45,6 @@ def grow(box: Box, margin: Sequence[int], *, within: Box) -> Box:
     return z, y, x
 
 
-def separation(a: Box, b: Box) -> tuple[int, int, int]:
-    """Voxels between two boxes along each axis; negative where their ranges overlap."""
-    z, y, x = (max(p[0], q[0]) - min(p[1], q[1]) for p, q in zip(a, b, strict=True))
-    return z, y, x
-
-
 def subtract(box: Box, hole: Box) -> list[Box]:
     """Disjoint boxes that cover what of `box` is outside `hole`; whole slabs along Z first, then Y, then X.
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from voxloom.bits import packed
 from voxloom.kernels import compiled
 from voxloom.volume import Vector
-
-WORD = 64
-"""Voxels of a word."""
 
 
 def dilated(mask: NDArray[np.bool_], spacing_um: Vector, reach_um: float) -> NDArray[np.bool_]:
@@ -43,12 +41,11 @@ def dilated(mask: NDArray[np.bool_], spacing_um: Vector, reach_um: float) -> NDA
     depth, height, width = mask.shape
     reaches = ball(mask.shape, spacing_um, reach_um)
     # what is widened beyond a row's end stays in its last word's spare bits, and never comes into the next row
-    words = -(-(width + int(reaches[0, 0])) // WORD)
-    bits = np.zeros((depth, height, words * WORD // 8), np.uint8)
-    bits[:, :, : -(-width // 8)] = np.packbits(mask, axis=-1, bitorder="little")
+    bits = packed(mask, width + int(reaches[0, 0]))
+    words = bits.shape[1]
     out = np.zeros((depth, height * words), np.uint64)
-    _dilate(bits.view(np.uint64).reshape(depth, height * words), words, reaches, out)
-    grown = np.unpackbits(out.view(np.uint8).reshape(bits.shape), axis=-1, count=width, bitorder="little")
+    _dilate(bits.reshape(out.shape), words, reaches, out)
+    grown = np.unpackbits(out.view(np.uint8).reshape(depth, height, -1), axis=-1, count=width, bitorder="little")
     return grown.view(np.bool_)
 
 

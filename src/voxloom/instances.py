@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
 from voxloom.blocks import Block, Readable, Results, Writable, map_blocks
 from voxloom.budget import Layout, slabs_within
 from voxloom.errors import VolumeError
-from voxloom.objects import Labelled, Wanted, labelled, look_up
+from voxloom.objects import Labelled, Wanted
 from voxloom.runs import Runs, find_runs
 from voxloom.seams import Slab, join_volume, pairs_where
 
@@ -21,7 +19,7 @@ CONNECTIVITIES = {6: 0, 18: 1, 26: 2}
 """Connectivity: how many of y and x may differ, beside z, between two neighbours in consecutive slices."""
 
 BYTES_PER_VOXEL = 16
-"""Of a slab in work: labels, the labeller's equivalences, mask in and out."""
+"""Of a slab in work: mask, the runs of one that is all noise, labels, and those on their way to the store."""
 
 
 def label_objects(mask: NDArray[np.bool_], *, connectivity: int) -> tuple[NDArray[np.uint32], int]:
@@ -51,18 +49,8 @@ def label_objects(mask: NDArray[np.bool_], *, connectivity: int) -> tuple[NDArra
     >>> label_objects(np.array([[[True, False, True]]]), connectivity=6)
     (array([[[1, 0, 2]]], dtype=uint32), 2)
     """
-    if mask.ndim != 3 or mask.dtype != np.bool_:
-        raise VolumeError(
-            f"mask must be a 3D boolean array, got {mask.ndim}D {mask.dtype}; "
-            "compare the labels with 0 first (labels > 0)"
-        )
-    if connectivity not in CONNECTIVITIES:
-        raise VolumeError(f"connectivity must be 6, 18 or 26, got {connectivity}")
-    if connectivity == 26 and 1 in mask.shape:
-        connectivity = 18  # the same where there are no corners; cc3d 4.1 runs out of labels on flat arrays with 26
-    options: dict[str, Any] = {"connectivity": connectivity, "binary_image": True, "out_dtype": np.uint32}
-    found: tuple[Any, int] = cc3d.connected_components(np.ascontiguousarray(mask), return_N=True, **options)
-    return found[0], int(found[1])
+    runs = _runs_of(mask, connectivity)
+    return runs.draw(np.arange(runs.count + 1, dtype=np.uint32)), runs.count
 
 
 def remove_small_objects(mask: NDArray[np.bool_], *, min_size_voxels: int, connectivity: int = 6) -> NDArray[np.bool_]:
@@ -368,8 +356,19 @@ def _reaches_border(sizes: NDArray[np.int64], touches_border: NDArray[np.bool_])
 
 
 def _filtered(mask: NDArray[np.bool_], *, connectivity: int, wanted: Wanted) -> NDArray[np.bool_]:
-    labels, count = label_objects(mask, connectivity=connectivity)
-    return look_up(labels, labelled(labels, count, shape=mask.shape, first_slice=0).kept(wanted))
+    runs = _runs_of(mask, connectivity)
+    return runs.draw(runs.labelled(shape=mask.shape, first_slice=0).kept(wanted))
+
+
+def _runs_of(mask: NDArray[np.bool_], connectivity: int) -> Runs:
+    if mask.ndim != 3 or mask.dtype != np.bool_:
+        raise VolumeError(
+            f"mask must be a 3D boolean array, got {mask.ndim}D {mask.dtype}; "
+            "compare the labels with 0 first (labels > 0)"
+        )
+    if connectivity not in CONNECTIVITIES:
+        raise VolumeError(f"connectivity must be 6, 18 or 26, got {connectivity}")
+    return find_runs(mask, connectivity=connectivity)
 
 
 def touching(above: Slab, below: Slab, *, connectivity: int) -> NDArray[np.int64]:

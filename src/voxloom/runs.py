@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from voxloom.bits import lowest, ones, packed
 from voxloom.kernels import compiled
 from voxloom.objects import Labelled, root_of
 
 REACHES = {6: (0, 0, -1), 18: (1, 1, 0), 26: (1, 1, 1)}
 """Connectivity: how far apart along X neighbours may be in the row beside, the one above, and those diagonal to it."""
-
-FULL = np.uint64(0x0101010101010101)
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,8 @@ class Runs:
         (Z, Y, X) of the mask.
     firsts : ndarray of int64, shape (Z * Y + 1,)
         For each row the number of its first run.
-    starts, ends : ndarray of int64, shape (runs,)
-        First voxel, and the one behind the last, counted through the mask in C order.
+    starts, ends : ndarray of uint32, shape (runs,)
+        First voxel along X, and the one behind the last.
     labels : ndarray of uint32, shape (runs,)
         Objects are numbered from 1 in the order of their first voxel (C order).
     count : int
@@ -37,8 +36,8 @@ class Runs:
 
     shape: tuple[int, ...]
     firsts: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    ends: NDArray[np.int64]
+    starts: NDArray[np.uint32]
+    ends: NDArray[np.uint32]
     labels: NDArray[np.uint32]
     count: int
 
@@ -79,10 +78,8 @@ class Runs:
         return Labelled(np.stack(outer).reshape(2, height, width), sizes, border)
 
     def _rows(self, table: NDArray[Any], first: int, last: int) -> NDArray[Any]:
-        width = self.shape[2]
-        out = np.zeros((last - first) * width, table.dtype)
-        part = slice(self.firsts[first], self.firsts[last])
-        _draw(self.starts[part], self.ends[part], self.labels[part], first * width, table, out)
+        out = np.zeros((last - first, self.shape[2]), table.dtype)
+        _draw(self.firsts[first : last + 1], self.starts, self.ends, self.labels, table, out)
         return out
 
 
@@ -100,71 +97,73 @@ def find_runs(mask: NDArray[np.bool_] | NDArray[np.uint8], *, connectivity: int)
     -------
     runs : Runs
     """
-    depth, height, width = mask.shape
-    voxels = np.ascontiguousarray(mask).view(np.uint8).reshape(-1)
-    words = voxels[: voxels.size // 8 * 8].view(np.uint64)
-    firsts = np.zeros(depth * height + 1, np.int64)
-    room = voxels.size // 32 + 1
-    while True:
-        starts, ends = np.empty(room, np.int64), np.empty(room, np.int64)
-        count = _cut(voxels, words, width, firsts, starts, ends)
-        if count <= room:
-            break
-        room = count
-    starts, ends = starts[:count], ends[:count]
-    labels = np.empty(count, np.uint32)
-    objects = _unite(firsts, starts, ends, height, width, REACHES[connectivity], labels)
+    _, height, width = mask.shape
+    bits = packed(mask, width)
+    firsts = np.zeros(bits.shape[0] + 1, np.int64)
+    _count(bits, firsts)
+    starts, ends, labels = (np.empty(firsts[-1], np.uint32) for _ in range(3))
+    _cut(bits, width, starts, ends)
+    objects = _unite(firsts, starts, ends, height, REACHES[connectivity], labels)
     return Runs(mask.shape, firsts, starts, ends, labels, int(objects))
 
 
 @compiled
-def _cut(voxels, words, width, firsts, starts, ends):  # type: ignore[no-untyped-def]
-    """Find the runs, eight voxels at a time where they are equal; those without room are only counted."""
+def _count(bits, firsts):  # type: ignore[no-untyped-def]
+    """For each row the number of its first run: there begin as many as there are bits behind an empty one."""
     n = 0
-    for row in range(firsts.size - 1):
-        firsts[row] = n
-        i, last = row * width, (row + 1) * width
-        while i < last:
-            if i % 8 == 0 and i + 8 <= last and words[i // 8] == 0:
-                i += 8
-                continue
-            if voxels[i] == 0:
-                i += 1
-                continue
-            start = i
-            while i < last:
-                if i % 8 == 0 and i + 8 <= last and words[i // 8] == FULL:
-                    i += 8
-                elif voxels[i] != 0:
-                    i += 1
-                else:
-                    break
-            if n < starts.size:
-                starts[n], ends[n] = start, i
-            n += 1
-    firsts[firsts.size - 1] = n
-    return n
+    for row in range(bits.shape[0]):
+        before = np.uint64(0)
+        for k in range(bits.shape[1]):
+            word = bits[row, k]
+            n += ones(word & ~((word << np.uint64(1)) | before))
+            before = word >> np.uint64(63)
+        firsts[row + 1] = n
 
 
 @compiled
-def _unite_rows(firsts, starts, ends, row, other, width, reach, parents):  # type: ignore[no-untyped-def]
+def _cut(bits, width, starts, ends):  # type: ignore[no-untyped-def]
+    """Where runs begin and end: at bits that differ from the one before them, in turn."""
+    n, is_inside = 0, False
+    for row in range(bits.shape[0]):
+        before = np.uint64(0)
+        for k in range(bits.shape[1]):
+            word = bits[row, k]
+            changes = word ^ ((word << np.uint64(1)) | before)
+            before = word >> np.uint64(63)
+            while changes != 0:
+                x = 64 * k + lowest(changes)
+                changes &= changes - np.uint64(1)
+                if is_inside:
+                    ends[n] = x
+                    n += 1
+                else:
+                    starts[n] = x
+                is_inside = not is_inside
+        if is_inside:  # up to the row's end
+            ends[n] = width
+            n += 1
+            is_inside = False
+
+
+@compiled
+def _unite_rows(firsts, starts, ends, row, other, reach, parents):  # type: ignore[no-untyped-def]
     i, j = firsts[row], firsts[other]
-    shift = (row - other) * width
-    while i < firsts[row + 1] and j < firsts[other + 1]:
-        if starts[i] < ends[j] + shift + reach and starts[j] + shift < ends[i] + reach:
+    last_i, last_j = firsts[row + 1], firsts[other + 1]
+    while i < last_i and j < last_j:
+        is_neighbour = (starts[i] < ends[j] + reach) & (starts[j] < ends[i] + reach)
+        if is_neighbour & (parents[i] != parents[j]):
             a, b = root_of(parents, i), root_of(parents, j)
             if a < b:
                 parents[b] = a
             else:
                 parents[a] = b
-        if ends[i] < ends[j] + shift:
-            i += 1
-        else:
-            j += 1
+        is_first = ends[i] < ends[j]
+        i += is_first
+        j += not is_first
 
 
 @compiled
-def _unite(firsts, starts, ends, height, width, reaches, parents):  # type: ignore[no-untyped-def]
+def _unite(firsts, starts, ends, height, reaches, parents):  # type: ignore[no-untyped-def]
     beside, above, diagonal = reaches
     for i in range(parents.size):
         parents[i] = i
@@ -173,13 +172,13 @@ def _unite(firsts, starts, ends, height, width, reaches, parents):  # type: igno
             continue
         y = row % height
         if y > 0:
-            _unite_rows(firsts, starts, ends, row, row - 1, width, beside, parents)
+            _unite_rows(firsts, starts, ends, row, row - 1, beside, parents)
         if row >= height:
-            _unite_rows(firsts, starts, ends, row, row - height, width, above, parents)
+            _unite_rows(firsts, starts, ends, row, row - height, above, parents)
             if diagonal >= 0 and y > 0:
-                _unite_rows(firsts, starts, ends, row, row - height - 1, width, diagonal, parents)
+                _unite_rows(firsts, starts, ends, row, row - height - 1, diagonal, parents)
             if diagonal >= 0 and y + 1 < height:
-                _unite_rows(firsts, starts, ends, row, row - height + 1, width, diagonal, parents)
+                _unite_rows(firsts, starts, ends, row, row - height + 1, diagonal, parents)
     count = 0
     for i in range(parents.size):  # parents come before their children
         if parents[i] == i:
@@ -191,12 +190,12 @@ def _unite(firsts, starts, ends, height, width, reaches, parents):  # type: igno
 
 
 @compiled
-def _draw(starts, ends, labels, first, table, out):  # type: ignore[no-untyped-def]
-    for n in range(starts.size):
-        value = table[labels[n]]
-        if value != 0:
-            for i in range(starts[n] - first, ends[n] - first):
-                out[i] = value
+def _draw(firsts, starts, ends, labels, table, out):  # type: ignore[no-untyped-def]
+    for row in range(firsts.size - 1):
+        for n in range(firsts[row], firsts[row + 1]):
+            value = table[labels[n]]
+            if value != 0:
+                out[row, starts[n] : ends[n]] = value
 
 
 @compiled
@@ -206,6 +205,6 @@ def _measure(firsts, starts, ends, labels, depth, height, width, has_ends, sizes
         is_outer = (has_ends[0] and z == 0) or (has_ends[1] and z == depth - 1)
         is_outer = is_outer or (height > 1 and (y == 0 or y == height - 1))
         for n in range(firsts[row], firsts[row + 1]):
-            sizes[labels[n]] += ends[n] - starts[n]
-            if is_outer or (width > 1 and (starts[n] == row * width or ends[n] == (row + 1) * width)):
+            sizes[labels[n]] += np.int64(ends[n]) - np.int64(starts[n])
+            if is_outer or (width > 1 and (starts[n] == 0 or ends[n] == width)):
                 border[labels[n]] = True

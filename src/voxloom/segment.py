@@ -25,7 +25,7 @@ from voxloom.runs import Runs, find_runs
 from voxloom.seams import Slab, join_volume, remember
 
 BYTES_PER_VOXEL = 18
-"""Of a slab that is labelled: stored scores, mask, numbers, and the runs of a mask that is all noise."""
+"""Of a slab that is labelled: stored scores, mask, the runs of one that is all noise, numbers and their copy."""
 
 DEPTHS = (64, 32, 16, 8, 4, 2, 1)
 """Slices that are labelled at once: a layer of shards, or the part of it that the budget holds."""

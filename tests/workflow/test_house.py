@@ -110,7 +110,6 @@ def test_every_import_of_a_job_is_in_its_environment():
         "torch": "pytorch",
         "PIL": "pillow",
         "yaml": "pyyaml",
-        "cc3d": "connected-components-3d",
         "mpl_toolkits": "matplotlib",
     }
     for script in (ROOT / "scripts").glob("*.py"):

@@ -1,0 +1,35 @@
+"""Runs of a mask: words and rows have borders that must not show."""
+
+import numpy as np
+import pytest
+import scipy.ndimage as ndi
+
+from voxloom.bits import lowest, ones
+from voxloom.runs import find_runs
+
+STRUCTURES = {6: 1, 18: 2, 26: 3}
+
+
+@pytest.mark.parametrize("connectivity", STRUCTURES)
+@pytest.mark.parametrize("width", [1, 7, 63, 64, 65, 128, 131])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.98])
+def test_objects_are_those_of_scipy_in_rows_of_any_width(connectivity, width, share):
+    mask = np.random.default_rng(width).random((3, 5, width)) < share
+    expected, count = ndi.label(mask, ndi.generate_binary_structure(3, STRUCTURES[connectivity]))
+    runs = find_runs(mask, connectivity=connectivity)
+    assert runs.count == count
+    np.testing.assert_array_equal(runs.draw(np.arange(count + 1, dtype=np.uint32)), expected)
+    sizes = runs.labelled(shape=mask.shape, first_slice=0).sizes
+    np.testing.assert_array_equal(sizes, np.bincount(expected.ravel(), minlength=count + 1))
+
+
+def test_any_value_but_nothing_is_foreground():
+    values = np.array([[[0, 1, 255, 0, 2]]], np.uint8)
+    runs = find_runs(values, connectivity=6)
+    assert (runs.starts.tolist(), runs.ends.tolist()) == ([1, 4], [3, 5])
+
+
+def test_bits_are_counted_and_found_in_every_place_of_a_word():
+    words = [1 << k for k in range(64)] + [(1 << 64) - (1 << k) for k in range(64)]
+    assert [lowest(np.uint64(word)) for word in words] == [*range(64), *range(64)]
+    assert [ones(np.uint64(word)) for word in words] == [word.bit_count() for word in words]
