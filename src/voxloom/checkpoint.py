@@ -114,8 +114,8 @@ def save_checkpoint(path: str | Path, state: TrainState, *, key: str) -> None:
     key : str
         See `training_key`.
     """
-    with io.atomic_file(path) as temporary:
-        torch.save({"key": key, **{part.name: getattr(state, part.name) for part in fields(state)}}, temporary)
+    with io.atomic_file(path) as temporary, io.SafeFile(temporary) as file:
+        torch.save({"key": key, **{part.name: getattr(state, part.name) for part in fields(state)}}, file)  # type: ignore[arg-type]
 
 
 def load_checkpoint(path: str | Path, *, key: str) -> TrainState | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from voxloom import __version__
 from voxloom.errors import VoxloomError
+from voxloom.faults import disk_errors_told
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -114,8 +115,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     level = logger.level
     logger.setLevel(logging.INFO)
     try:
-        parsed.run(parsed)
-        sys.stdout.flush()
+        with disk_errors_told():
+            parsed.run(parsed)
+            sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
         sys.stdout = None
     except (VoxloomError, OSError) as error:

@@ -23,3 +23,7 @@ class SplitError(VoxloomError, ValueError):
 
 class ModelError(VoxloomError, ValueError):
     """A network, its weights or its training settings don't fit together."""
+
+
+class DiskError(VoxloomError, OSError):
+    """A disk doesn't take or give what is asked of it: it is full, read-only, closed to the user, or lost a file."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
 import os
 import sys
@@ -13,6 +14,7 @@ from typing import TypeVar
 
 from voxloom import process
 from voxloom.errors import VoxloomError
+from voxloom.faults import disk_errors_told
 
 LOGGER = logging.getLogger("voxloom")
 PROGRESS_SECONDS = float(os.environ.get("VOXLOOM_PROGRESS_SECONDS", "10"))
@@ -37,9 +39,25 @@ def log_to(path: str | Path) -> Iterator[None]:
     The traceback goes to the file only. An error that a user can cause prints its message and its notes.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     stage = path.parts[path.parts.index("logs") + 1].removesuffix(".log") if "logs" in path.parts else path.stem
-    to_file = logging.FileHandler(path, mode="w", encoding="utf-8")
+    try:
+        with disk_errors_told(), _logging_to(path, stage), disk_errors_told():
+            process.refuse_another_library()
+            process.stop_with_workflow()
+            yield
+            LOGGER.info("done")
+    except Exception as error:
+        said = [str(error), *getattr(error, "__notes__", [])]
+        name = "" if isinstance(error, VoxloomError) else f"{type(error).__name__}: "
+        story = f"\n[{stage}] the whole story is in {path}" if path.is_file() else ""
+        print(f"[{stage}] error: {name}{'; '.join(said)}{story}", file=sys.stderr)
+        sys.exit(1)
+
+
+@contextlib.contextmanager
+def _logging_to(path: Path, stage: str) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    to_file = _LogFile(path, mode="w", encoding="utf-8")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     to_terminal = logging.StreamHandler(sys.stderr)
     to_terminal.setFormatter(logging.Formatter(f"[{stage}] %(message)s"))
@@ -50,20 +68,41 @@ def log_to(path: str | Path) -> Iterator[None]:
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").handlers = [to_file]
     try:
-        process.refuse_another_library()
-        process.stop_with_workflow()
-        yield
-        LOGGER.info("done")
-    except Exception as error:
+        with _crashes_in(to_file):
+            yield
+    except Exception:
         LOGGER.exception("failed")
-        said = [str(error), *getattr(error, "__notes__", [])]
-        name = "" if isinstance(error, VoxloomError) else f"{type(error).__name__}: "
-        print(f"[{stage}] error: {name}{'; '.join(said)}\n[{stage}] the whole story is in {path}", file=sys.stderr)
-        sys.exit(1)
+        raise
     finally:
         for handler in LOGGER.handlers:
             handler.close()
         LOGGER.handlers = []
+
+
+@contextlib.contextmanager
+def _crashes_in(log: logging.FileHandler) -> Iterator[None]:
+    """Where the process crashes, as when a file is cut short that is mapped into memory, say in which line."""
+    if faulthandler.is_enabled():
+        yield
+        return
+    assert log.stream is not None
+    faulthandler.enable(log.stream)
+    try:
+        yield
+    finally:
+        faulthandler.disable()
+
+
+class _LogFile(logging.FileHandler):
+    """A log that doesn't end the job, nor hide its error, when the disk is full."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Lose the line; the terminal has it."""
+
+    def close(self) -> None:
+        """Close; what can't be written any more is lost."""
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 def progress(items: Iterable[Item], *, total: int | None = None, description: str = "") -> Iterator[Item]:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import difflib
 import glob
+import os
 import re
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from voxloom.config import GIVEN
 from voxloom.errors import ConfigError
 
 WEIGHT_FILES = (".safetensors", ".pt", ".pth")
+CLOCK_TOLERANCE_S = 60.0
+"""A file this much ahead of the clock is no sign of a wrong one: it is converted once more at most."""
 
 Table = dict[str, dict[str, Any]]
 
@@ -160,6 +164,7 @@ def _volume_problems(config: dict[str, Any], volumes: Table) -> Iterator[str]:
                     yield f"{table}: {column} of {name} is {path}, which no phantom or download makes{near}"
                 continue
             files = raw_files(path)
+            yield from (f"{table}: {column} of {name}: {text}" for text in _unfit_files(files))
             if not files:
                 yield f"{table}: {column} of {name}: no file matches {path}; paths are taken from {Path.cwd().name}/"
             for file in files[:1]:
@@ -173,8 +178,37 @@ def _volume_problems(config: dict[str, Any], volumes: Table) -> Iterator[str]:
                     )
 
 
+def _unfit_files(files: Iterable[str]) -> Iterator[str]:
+    """The first file that may not be read, or whose time would have it read again in every run."""
+    for file in files:
+        if not Path(file).exists():
+            continue
+        ahead_s = Path(file).stat().st_mtime - time.time()
+        if not os.access(file, os.R_OK):
+            yield f"{file} may not be read by this user; give it the right (chmod), or run as the file's owner"
+            return
+        if ahead_s > CLOCK_TOLERANCE_S:
+            yield (
+                f"{file} was written {ahead_s / 60:.0f} minutes in the future, so that it would be converted again in "
+                "every run; set this machine's clock or the other one's right, then: touch the file"
+            )
+            return
+
+
+def _recipe_problems(recipe: list[dict[str, Any]], key: str) -> Iterator[str]:
+    """Recipes that mark nothing, here or under a step that begins from the image again."""
+    if not any("threshold" in step for step in recipe):
+        yield f"{key} has no threshold, so it makes no mask; add a step such as threshold: {{above: 120}}"
+    for number, step in enumerate(recipe):
+        for name, inner in step.items():
+            if isinstance(inner, list):
+                yield from _recipe_problems(inner, f"{key}[{number}].{name}")
+
+
 def _task_problems(task: dict[str, Any], volumes: Table) -> Iterator[str]:
     known = ["annotation", *annotators(volumes)]
+    if any("annotation" not in row for row in volumes.values()):
+        yield from _recipe_problems(task["annotate"]["recipe"], "annotate.recipe")
     for name in task["annotate"]["files"]:
         if name not in known:
             yield f"annotate.files.{name}: volumes.tsv has no column annotation_{name}{_near(name, known)}"

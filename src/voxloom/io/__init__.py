@@ -1,6 +1,6 @@
 """Files: the only modules that know formats and axis orders."""
 
-from voxloom.io.files import atomic_directory, atomic_file, sha256
+from voxloom.io.files import SafeFile, atomic_directory, atomic_file, sha256
 from voxloom.io.results import fingerprints, is_of, is_synthetic, open_annotations, open_volumes
 from voxloom.io.resume import Kept, kept_results, resume_key
 from voxloom.io.store import (
@@ -14,6 +14,7 @@ from voxloom.io.store import (
 
 __all__ = [
     "Kept",
+    "SafeFile",
     "StoredVolume",
     "VolumeWriter",
     "atomic_directory",

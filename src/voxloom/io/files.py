@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import io
 import logging
 import os
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from voxloom.errors import VolumeError
+from voxloom.faults import disk_errors_told
 
 WORK = "resume"
 """In a folder that is being written: what a later run needs to go on; removed when the folder is complete."""
@@ -86,17 +89,19 @@ def atomic_directory(path: str | Path, *, resume: str | None = None) -> Iterator
 
 @contextlib.contextmanager
 def _beside(path: Path, resume: str | None = None) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
     owner = resume[:16] if resume else f"{os.uname().nodename}-{os.getpid()}"
     temporary = path.with_name(f".{path.name}.tmp-{owner}{''.join(path.suffixes[-2:])}")
-    for left in path.parent.glob(f".{path.name}.tmp-*"):  # of a run that was killed
-        if left != temporary:
-            _remove(left)
     try:
-        yield temporary
+        with disk_errors_told(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for left in path.parent.glob(f".{path.name}.tmp-*"):  # of a run that was killed
+                if left != temporary:
+                    _remove(left)
+            yield temporary
     finally:
         if resume is None:
-            _remove(temporary)
+            with contextlib.suppress(OSError):  # the next run removes it
+                _remove(temporary)
 
 
 @contextlib.contextmanager
@@ -147,6 +152,74 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+class SafeFile(io.RawIOBase):
+    """A new file for libraries that crash, or lose the reason, when a disk is full.
+
+    After the first write that fails they are told that all is well, and what they write is thrown away; `check`, and
+    leaving the context, raise the error.
+
+    Parameters
+    ----------
+    path : str or Path
+        Written anew.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._file = open(path, "w+b", buffering=0)  # noqa: SIM115  closed by close()
+        self._error: OSError | None = None
+
+    def check(self) -> None:
+        """Raise the error of the first write that failed."""
+        if self._error is not None:
+            raise self._error
+
+    def __exit__(self, *reason: Any) -> None:
+        super().__exit__(*reason)
+        self.check()
+
+    def write(self, data: Any) -> int:
+        """Write, or throw away."""
+        data = memoryview(data).cast("B")
+        written = 0
+        while written < len(data) and self._error is None:
+            try:
+                written += self._file.write(data[written:])
+            except OSError as error:
+                self._error = error
+        self._file.seek(len(data) - written, os.SEEK_CUR)
+        return len(data)
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what was written."""
+        return self._file.readinto(buffer)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to a position."""
+        return self._file.seek(offset, whence)
+
+    def truncate(self, size: int | None = None, /) -> int:
+        """Cut or lengthen the file, where writing hasn't failed."""
+        at = self.tell() if size is None else size
+        return at if self._error is not None else self._file.truncate(at)
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from voxloom.errors import FormatError
 from voxloom.io.arrays import Read, array_source, name_axes
-from voxloom.io.files import atomic_file
+from voxloom.io.files import SafeFile, atomic_file
 from voxloom.io.nrrd_geometry import micrometres_per
 from voxloom.io.source import Source
 from voxloom.volume import Geometry
@@ -205,7 +205,7 @@ def write_hdf5(path: Path, source: Source, *, slices: int, inside: str = "") -> 
     chunks = tuple(min(64, n) for n in shape[-3:])
     if len(shape) == 4:
         chunks = (1, *chunks)
-    with atomic_file(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_file(path) as temporary, SafeFile(temporary) as raw, h5py.File(raw, "w") as file:
         dataset = file.create_dataset(
             inside or "volume", shape=shape, dtype=source.dtype, chunks=chunks, compression="gzip", compression_opts=1
         )
@@ -217,3 +217,4 @@ def write_hdf5(path: Path, source: Source, *, slices: int, inside: str = "") -> 
                 dataset.attrs["space"] = source.geometry.space
         for index, values in source.read_blocks(slices):
             dataset[index] = values
+            raw.check()

@@ -25,6 +25,7 @@ from voxloom.io.files import WORK, atomic_directory
 from voxloom.io.resume import Journal, Kept, is_resumable
 from voxloom.volume import Geometry, Quantisation, Vector
 
+METADATA = "zarr.json"
 CHUNK = 64
 SHARD = (64, 512, 512)  # 64 slices deep, so that a slab of slices fills whole shards; 16 MiB of uint8
 KINDS = {
@@ -91,7 +92,9 @@ class StoredVolume:
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
         """Stored values of a slice, as a new array. Safe to call from several threads."""
-        return np.ascontiguousarray(self.array[_as_numpy(index, self.shape)].read().result())
+        values = np.ascontiguousarray(self.array[_as_numpy(index, self.shape)].read().result())
+        (self.path / METADATA).stat()  # what was removed meanwhile reads as zeros
+        return values
 
     def level(self, level: int) -> StoredVolume:
         """The same volume at a coarser level of its pyramid; 0 is full size."""
@@ -119,7 +122,7 @@ def open_volume(path: str | Path, *, level: int = 0) -> StoredVolume:
     """
     path = Path(path)
     try:
-        attributes = json.loads((path / "zarr.json").read_text())["attributes"]
+        attributes = json.loads((path / METADATA).read_text())["attributes"]
         ours = attributes["voxloom"]
         datasets = attributes["ome"]["multiscales"][0]["datasets"]
     except FileNotFoundError:
@@ -280,8 +283,9 @@ def create_volume(
         factors = [(1, 1, 1)]
         if multiscale:
             factors = _add_levels(folder, writer, geometry.spacing_um, KINDS[kind])
+        (folder / "0" / METADATA).stat()  # what was removed meanwhile is not written again
         document = _group_document(Path(path).stem, shape, geometry, kind, quantisation, writer.metadata, factors)
-        (folder / "zarr.json").write_text(json.dumps(document, indent=1))
+        (folder / METADATA).write_text(json.dumps(document, indent=1))
 
 
 @contextlib.contextmanager
@@ -408,7 +412,7 @@ def _create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Any:
         },
     }
     names = ["c", "z", "y", "x"][-len(shape) :]
-    is_left = (path / "zarr.json").is_file()  # by a run that was interrupted
+    is_left = (path / METADATA).is_file()  # by a run that was interrupted
     return ts.open(
         {
             "driver": "zarr3",

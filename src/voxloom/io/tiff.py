@@ -158,7 +158,11 @@ def _contiguous(path: Path, shape: tuple[int, ...], stored: np.dtype[Any], offse
     def opened() -> Iterator[Read]:
         def read(index: tuple[slice, ...]) -> NDArray[Any]:
             # mapped anew for every slab, so that what was read doesn't stay mapped
-            return np.array(np.memmap(path, stored, mode="r", offset=offset, shape=shape)[index])
+            try:
+                values = np.memmap(path, stored, mode="r", offset=offset, shape=shape)
+            except ValueError as error:
+                raise FormatError(f"{path} was cut short while it was read ({error}); copy it again") from None
+            return np.array(values[index])
 
         yield read
 
