@@ -134,7 +134,8 @@ def _without_numbers(key: str) -> nn.Module:
 def _counted_flops(key: str) -> float:
     network, made = json.loads(key), _without_numbers(key)
     factor = network_reach.size_factor(network)
-    edges = factor if network["dimensions"] == 3 else factor[1:]
+    # the coarsest level has two voxels along an axis: of a single voxel no mean and spread can be taken
+    edges = [2 * edge for edge in (factor if network["dimensions"] == 3 else factor[1:])]
     counted: list[int] = []
 
     def count(module: nn.Module, taken: tuple[Tensor, ...], given: Tensor) -> None:

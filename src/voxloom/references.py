@@ -261,6 +261,11 @@ def _model_problems(model: dict[str, Any], known: list[str]) -> Iterator[str]:
     factor = network_reach.size_factor(network)[-len(sizes) :]
     if any(size % multiple for size, multiple in zip(sizes, factor, strict=True)):
         yield f"input.{key} is {sizes}; use multiples of {list(factor)}, the product of the network's strides"
+    elif list(sizes) == list(factor):
+        yield (
+            f"input.{key} is {sizes}, which leaves the network's coarsest level a single voxel to normalise; "
+            f"use larger multiples of {list(factor)}"
+        )
 
 
 def _init_problems(config: dict[str, Any], tasks: Table) -> Iterator[str]:

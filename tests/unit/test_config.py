@@ -214,6 +214,10 @@ def test_a_right_configuration_passes(tmp_path, monkeypatch):
             r"models.m.input.size is \[401, 400\]; use multiples of \[4, 4\], the product of the network's strides",
         ),
         (
+            {"task": {"models": {"m": {"optimiser": {"learning_rate": 1}, "input": {"patch_voxels": [1, 4, 4]}}}}},
+            r"models.m.input.patch_voxels is \[1, 4, 4\], which leaves the network's coarsest level a single voxel",
+        ),
+        (
             {
                 "task": {
                     "models": {"m": {"optimiser": {"learning_rate": 1}, "loss": {"name": "dice", "terms": {"bce": 1}}}}

@@ -142,4 +142,5 @@ def test_operations_are_counted_as_by_hand():
     finest = 9 * (1 * 2 + 2 * 2) + 9 * (4 * 2 + 2 * 2) + 2 * 1  # into the level, out of it, and the head
     coarse = 9 * (2 * 4 + 4 * 4) / 4
     up = 4 * 2 * 4 / 4  # every coarse voxel makes 2 x 2 finer ones
-    assert forward_flops(network) == pytest.approx(2 * (finest + coarse + up))
+    for norm in ("batch", "instance", "none"):
+        assert forward_flops({**network, "norm": norm}) == pytest.approx(2 * (finest + coarse + up))
