@@ -170,16 +170,19 @@ def _score_scores(
     ignore: NDArray[np.bool_] | None,
     threshold: float | None,
 ) -> Scores:
+    is_mixed = None
     if prediction.dtype in metrics.LEVELS:
         histogram = metrics.joint_histogram(prediction, mask, ignore=ignore)
         levels: NDArray[Any] = np.arange(histogram.shape[1])
         half: float | None = histogram.shape[1] // 2
     else:
-        is_large = prediction.dtype.kind == "f" and prediction.size > SORTED_VOXELS
-        count = metrics.binned_histogram if is_large else metrics.level_histogram
-        levels, histogram = count(prediction, mask, ignore=ignore)
+        if prediction.dtype.kind == "f" and prediction.size > SORTED_VOXELS:
+            levels, histogram, is_mixed = metrics.binned_histogram(prediction, mask, ignore=ignore)
+        else:
+            levels, histogram = metrics.level_histogram(prediction, mask, ignore=ignore)
         half = 0.5 if prediction.dtype.kind == "f" and levels[0] >= 0 and levels[-1] <= 1 else None
-    scores: Scores = {"kind": "scores", "average_precision": metrics.average_precision(histogram)}
+    average = metrics.average_precision(histogram, is_mixed=is_mixed)
+    scores: Scores = {"kind": "scores", "average_precision": average}
     if histogram[1].any():
         best, value = metrics.best_threshold(histogram, metric="f1")
         # chosen on the very voxels that it scores: the most that any threshold could give
