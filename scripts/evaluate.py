@@ -2,8 +2,6 @@
 
 import json
 
-import pandas as pd
-
 from voxloom import evaluate, io, network_scale, split
 from voxloom.logs import log_to
 
@@ -12,7 +10,7 @@ with log_to(snakemake.log[0]):
     images = io.open_volumes(snakemake.input.volumes)
     annotations = io.open_annotations(snakemake.input.annotations)
     truths = {name: annotations[name] for name in given.pop("against")}
-    table = pd.read_csv(snakemake.input.split, dtype=split.COLUMNS, keep_default_na=False)
+    table = split.read_split(snakemake.input.split)
     fold = int(snakemake.wildcards.fold)
     evaluation = evaluate.evaluate_prediction(
         io.open_volumes(snakemake.input.predictions),

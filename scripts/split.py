@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from voxloom import audit, io, network_reach, plan_file, split, split_figure
 from voxloom.figures import save_figure
 from voxloom.logs import log_to
@@ -34,9 +32,7 @@ with log_to(snakemake.log[0]):
         seed=snakemake.params.seed,
     )
     gaps = {v.name: split.gap_voxels(v, gap_um=settings.gap_um, reach_voxels=reaches) for v in volumes}
-    apart = audit.distances(table, volumes, gaps=gaps)
-    audit.refuse_violations(apart)
-    checks = pd.concat([apart, audit.duplicates(table, images, duplicate_correlation=limit)], ignore_index=True)
+    checks = audit.audited(table, volumes, images, gaps=gaps, duplicate_correlation=limit)
     save_figure(split_figure.split_figure(table, volumes, fold=0), Path(snakemake.output.figure_svg).with_suffix(""))
     checks.to_csv(snakemake.output.audit, index=False)
     table.to_csv(snakemake.output.split, index=False)

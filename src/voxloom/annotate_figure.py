@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import textwrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
+from voxloom.deferred import Deferred
 from voxloom.drawing import enlarged, fill, outline, scale_bar
 from voxloom.errors import VolumeError
 from voxloom.figures import COLOURS, MUTED, PAGE_WIDTH_IN, new_figure, styled
 from voxloom.recipe import Annotated, TracedSlice
 from voxloom.volume import IGNORE, Vector
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+else:
+    Patch = Deferred("matplotlib.patches", "Patch")
 
 OUTLINE, REMOVED, ADDED = COLOURS[5], COLOURS[1], COLOURS[2]
 WINDOW_VOXELS = 400

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from voxloom import boxes
 from voxloom.blocks import Readable
 from voxloom.boxes import Box
+from voxloom.deferred import Deferred
 from voxloom.errors import SplitError
 from voxloom.split import boxes_of
 from voxloom.split_plan import SplitVolume
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = Deferred("pandas")
 
 COLUMNS = ("check", "fold", "volume_a", "volume_b", "value", "unit", "limit", "verdict", "detail")
 PAIRS = (("train", "test"), ("train", "validation"), ("validation", "test"))
@@ -205,6 +210,39 @@ def _most_alike(train: _Thumbnails, test: _Thumbnails, limit: float) -> dict[str
         detail += f"; looked at 1 in {train.step} slices of training and 1 in {test.step} of test"
     verdict = "warning" if alike else "ok"
     return {"value": min(best, 1.0), "limit": limit, "verdict": verdict, "detail": detail}
+
+
+def audited(
+    split: pd.DataFrame,
+    volumes: Sequence[SplitVolume],
+    images: Mapping[str, Readable],
+    *,
+    gaps: Mapping[str, tuple[int, int, int]],
+    duplicate_correlation: float,
+) -> pd.DataFrame:
+    """Distances and near-duplicates of a split whose parts are far enough apart.
+
+    Parameters
+    ----------
+    split, volumes, gaps
+        As in `distances`.
+    images, duplicate_correlation
+        As in `duplicates`.
+
+    Returns
+    -------
+    table : DataFrame
+        Columns `COLUMNS`: the rows of both.
+
+    Raises
+    ------
+    SplitError
+        See `refuse_violations`.
+    """
+    apart = distances(split, volumes, gaps=gaps)
+    refuse_violations(apart)
+    alike = duplicates(split, images, duplicate_correlation=duplicate_correlation)
+    return pd.concat([apart, alike], ignore_index=True)
 
 
 def refuse_violations(table: pd.DataFrame) -> None:

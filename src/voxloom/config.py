@@ -13,14 +13,19 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
 
 from voxloom import network_settings
+from voxloom.deferred import Deferred
 from voxloom.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import ValidationError
+else:
+    Draft202012Validator = Deferred("jsonschema", "Draft202012Validator")
 
 VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 INTEGER_COLUMNS = ("slices",)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
-from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
+
+from voxloom.deferred import Deferred
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import to_rgb
+    from matplotlib.patches import Rectangle
+else:
+    to_rgb = Deferred("matplotlib.colors", "to_rgb")
+    Rectangle = Deferred("matplotlib.patches", "Rectangle")
 
 
 def enlarged(array: NDArray[Any], scale: int) -> NDArray[Any]:

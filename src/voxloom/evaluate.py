@@ -9,20 +9,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from voxloom import boxes, metrics
 from voxloom.budget import Layout, fixed_within
+from voxloom.deferred import Deferred
 from voxloom.errors import SplitError, VolumeError
 from voxloom.logs import progress
 from voxloom.skeleton import TILE, CentreLineCounts, centre_line_counts
 from voxloom.split import boxes_of
 from voxloom.tally import Tally, Volume, tally, tally_masks, tiles
 from voxloom.volume import IGNORE, Quantisation
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = Deferred("pandas")
 
 PARTS = ("validation", "test")
 POOLED = "pooled"

@@ -6,11 +6,19 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
-import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from voxloom.deferred import Deferred
+
+if TYPE_CHECKING:
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+else:
+    matplotlib = Deferred("matplotlib")
+    FigureCanvasAgg = Deferred("matplotlib.backends.backend_agg", "FigureCanvasAgg")
+    Figure = Deferred("matplotlib.figure", "Figure")
+
 
 P = ParamSpec("P")
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from voxloom.blocks import Block, Readable, reduce_blocks
 from voxloom.budget import Layout, fixed_within
+from voxloom.deferred import Deferred
 from voxloom.errors import VolumeError
 from voxloom.kernels import compiled
 from voxloom.skeleton import TILE, skeleton_length_um, skeletonise
 from voxloom.volume import Vector
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = Deferred("pandas")
 
 BLOCK = (64, 512, 512)
 SKELETON_HALO = 16

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from voxloom import metrics, model, split
@@ -15,6 +15,9 @@ from voxloom.boxes import Box
 from voxloom.intensity import for_volume
 from voxloom.network_settings import common_size
 from voxloom.volume import split_annotation
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SLICES_AT_ONCE = 16
 

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+
+from voxloom.deferred import Deferred
+
+if TYPE_CHECKING:
+    from scipy import ndimage
+else:
+    ndimage = Deferred("scipy.ndimage")
 
 Floats = NDArray[np.float32]
 

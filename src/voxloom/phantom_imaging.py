@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from voxloom.deferred import Deferred
 from voxloom.phantom_anatomy import Cells, Region, Vessels
 from voxloom.phantom_fibres import Fibres, Floats, fibrous_noise, smooth_field
+
+if TYPE_CHECKING:
+    from scipy import ndimage
+else:
+    ndimage = Deferred("scipy.ndimage")
 
 LUMEN_GREY = 1.0
 WALL_BRIGHTER = 30.0

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import yaml
 
 from voxloom import report_page, report_scores
+from voxloom.deferred import Deferred
 from voxloom.report_inputs import Material, Run
 from voxloom.report_page import badge, score, text
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = Deferred("pandas")
 
 SCRATCH = "random weights"
 COLUMNS = (

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
+from voxloom.deferred import Deferred
 from voxloom.figures import FAINT, INK, MUTED, PAGE_WIDTH_IN, colour_of, new_figure, styled
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+else:
+    pd = Deferred("pandas")
+    Line2D = Deferred("matplotlib.lines", "Line2D")
 
 
 def _in_order(values: pd.Series) -> list[str]:

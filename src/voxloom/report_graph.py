@@ -5,13 +5,20 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
-from matplotlib.path import Path as Outline
-
+from voxloom.deferred import Deferred
 from voxloom.errors import FormatError
 from voxloom.figures import COLOURS, INK, PAGE_WIDTH_IN, new_figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+    from matplotlib.path import Path as Outline
+else:
+    FancyArrowPatch = Deferred("matplotlib.patches", "FancyArrowPatch")
+    FancyBboxPatch = Deferred("matplotlib.patches", "FancyBboxPatch")
+    Outline = Deferred("matplotlib.path", "Path")
 
 NODE = re.compile(r'^\s*"?(\w+)"?\s*\[.*?label\s*=\s*"((?:[^"\\]|\\.)*)"')
 EDGE = re.compile(r'^\s*"?(\w+)"?\s*->\s*"?(\w+)"?')

@@ -7,13 +7,17 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from voxloom import figures, report_page, report_scores
+from voxloom.deferred import Deferred
 from voxloom.report_viewer import Gallery
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+else:
+    pd = Deferred("pandas")
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,17 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import yaml
+
+from voxloom.deferred import Deferred
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = Deferred("pandas")
 
 ABSOLUTE = re.compile(r"(?<![\w.~/:\-])(?:~|[A-Za-z]:)?[/\\](?:[\w.+@%\-]+[/\\])+([\w.+@%\-]*)")
 SCORES = re.compile(

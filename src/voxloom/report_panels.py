@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+from voxloom.deferred import Deferred
 from voxloom.volume import IGNORE
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = Deferred("pandas")
 
 Ranges = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 Window = tuple[tuple[int, int], tuple[int, int]]

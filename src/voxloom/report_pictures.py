@@ -5,17 +5,26 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
-from PIL import Image
 
+from voxloom.deferred import Deferred
 from voxloom.drawing import scale_bar_um
 from voxloom.figures import PAGE_WIDTH_IN, new_figure, styled
 from voxloom.volume import IGNORE
+
+if TYPE_CHECKING:
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch, Rectangle
+    from PIL import Image
+else:
+    matplotlib = Deferred("matplotlib")
+    Patch = Deferred("matplotlib.patches", "Patch")
+    Rectangle = Deferred("matplotlib.patches", "Rectangle")
+    Image = Deferred("PIL.Image")
 
 OVERLAY = {
     "true positive": (86, 180, 233, 165),

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from voxloom import report_page
 from voxloom.config import read_yaml
+from voxloom.deferred import Deferred
 from voxloom.report_inputs import Material
 from voxloom.report_page import paragraph, text
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = Deferred("pandas")
 
 
 def plans(material: Material, task: str) -> list[str]:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import yaml
 
 from voxloom import report_page, report_run, report_scores
+from voxloom.deferred import Deferred
 from voxloom.report_graph import read_rulegraph, rulegraph_figure
 from voxloom.report_inputs import Material
 from voxloom.report_page import badge, paragraph, text
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = Deferred("pandas")
 
 
 def subtitle(material: Material) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from voxloom import (
     figures,
@@ -19,9 +18,15 @@ from voxloom import (
     report_training,
     report_viewer,
 )
+from voxloom.deferred import Deferred
 from voxloom.report_inputs import Material, Run, Task, file_name
 from voxloom.report_page import badge, paragraph, score, text
 from voxloom.report_viewer import Output
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = Deferred("pandas")
 
 AUGMENTED = "augmented_patches.png"
 HEADINGS = {"average_precision": "AP", "f1": "F1", "all_background_accuracy": "accuracy of all background"}

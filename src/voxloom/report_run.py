@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
 
+from voxloom.deferred import Deferred
 from voxloom.errors import FormatError
 from voxloom.figures import COLOURS, INK, MUTED, PAGE_WIDTH_IN, new_figure, styled
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch, Rectangle
+else:
+    pd = Deferred("pandas")
+    Patch = Deferred("matplotlib.patches", "Patch")
+    Rectangle = Deferred("matplotlib.patches", "Rectangle")
 
 PART_COLOURS = {
     "train": "#74b3d8",

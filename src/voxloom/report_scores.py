@@ -7,12 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
+from voxloom.deferred import Deferred
 from voxloom.errors import FormatError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from voxloom.report_inputs import Run
+else:
+    pd = Deferred("pandas")
 
 HEADLINE_METRICS = ("average_precision", "f1", "precision", "recall", "iou", "accuracy", "all_background_accuracy")
 SCORE_COLUMNS = (

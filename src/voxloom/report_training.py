@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
 
+from voxloom.deferred import Deferred
 from voxloom.figures import INK, MUTED, PAGE_WIDTH_IN, colour_of, new_figure, styled
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import LogLocator, NullFormatter
+else:
+    pd = Deferred("pandas")
+    Line2D = Deferred("matplotlib.lines", "Line2D")
+    LogLocator = Deferred("matplotlib.ticker", "LogLocator")
+    NullFormatter = Deferred("matplotlib.ticker", "NullFormatter")
 
 
 def _names(values: pd.Series) -> list[str]:

@@ -6,17 +6,22 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from voxloom import report_panels as panels
 from voxloom import report_pictures as pictures
+from voxloom.deferred import Deferred
 from voxloom.drawing import scale_bar_um
 from voxloom.report_page import data_uri, text
 from voxloom.report_panels import Case, Ranges, Window
 from voxloom.report_pictures import Picture
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = Deferred("pandas")
 
 OpenVolume = Callable[[Path], Any]
 

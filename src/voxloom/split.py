@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from voxloom import blocks, boxes
 from voxloom.boxes import Box
 from voxloom.budget import Layout, fixed_within
+from voxloom.deferred import Deferred
 from voxloom.errors import SplitError, VolumeError
 from voxloom.logs import LOGGER
 from voxloom.split_named import by_boxes
@@ -33,7 +34,22 @@ from voxloom.split_plan import (
 )
 from voxloom.volume import IGNORE
 
-__all__ = ["COLUMNS", "PARTS", "SplitSettings", "SplitVolume", "boxes_of", "count_blocks", "gap_voxels", "make_split"]
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = Deferred("pandas")
+
+__all__ = [
+    "COLUMNS",
+    "PARTS",
+    "SplitSettings",
+    "SplitVolume",
+    "boxes_of",
+    "count_blocks",
+    "gap_voxels",
+    "make_split",
+    "read_split",
+]
 
 BLOCK = (64, 512, 512)
 """What is counted at once: a shard."""
@@ -55,7 +71,7 @@ COLUMNS = {
     "annotated_voxels": "int64",
     "foreground_voxels": "int64",
 }
-"""Columns of a split and their types; read it with ``pandas.read_csv(path, dtype=COLUMNS, keep_default_na=False)``."""
+"""Columns of a split and their types."""
 
 
 def make_split(
@@ -118,6 +134,22 @@ def make_split(
     _refuse_empty_parts(table, settings, gaps)
     order = ["fold", "volume", "block", "z_from", "y_from", "x_from"]
     return table.sort_values(order, kind="stable", ignore_index=True)
+
+
+def read_split(path: str | Path) -> pd.DataFrame:
+    """Read a split's table, in which a volume or a region may be called NA.
+
+    Parameters
+    ----------
+    path : str or Path
+        A CSV file of what `make_split` returned.
+
+    Returns
+    -------
+    table : DataFrame
+        Columns `COLUMNS`.
+    """
+    return pd.read_csv(path, dtype=COLUMNS, keep_default_na=False)
 
 
 def boxes_of(split: pd.DataFrame, *, fold: int, volume: str, part: str) -> list[Box]:

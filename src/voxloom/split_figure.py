@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from typing import TYPE_CHECKING, Any
 
 from voxloom.boxes import Box
+from voxloom.deferred import Deferred
 from voxloom.figures import MUTED, PAGE_WIDTH_IN, new_figure, styled
 from voxloom.split import PARTS, boxes_of
 from voxloom.split_plan import SplitVolume
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch, Rectangle
+else:
+    Patch = Deferred("matplotlib.patches", "Patch")
+    Rectangle = Deferred("matplotlib.patches", "Rectangle")
 
 LOOKS: dict[str, dict[str, Any]] = {
     "train": {"facecolor": "#56B4E9", "hatch": None},

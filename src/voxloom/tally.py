@@ -6,10 +6,9 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import pandas as pd
 from numpy.typing import DTypeLike, NDArray
 
 from voxloom import boxes
@@ -22,6 +21,9 @@ from voxloom.logs import LOGGER
 from voxloom.metrics import LEVELS
 from voxloom.split import boxes_of
 from voxloom.volume import Quantisation, Vector
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BLOCK = (64, 512, 512)
 """What is read at once: a shard."""
