@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from voxloom import process
+from voxloom import process, takeover
 from voxloom.errors import VoxloomError
 from voxloom.faults import disk_errors_told
 
@@ -27,7 +27,7 @@ def log_to(path: str | Path) -> Iterator[None]:
     """Log to a file and, line by line, to standard error; end the process with status 1 when the work fails.
 
     A job of a workflow runs inside this. It also stops the job when the workflow that started it is killed (see
-    `voxloom.process`).
+    `voxloom.process`), and when another process does its work anew (see `voxloom.takeover`).
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def log_to(path: str | Path) -> Iterator[None]:
     path = Path(path)
     stage = path.parts[path.parts.index("logs") + 1].removesuffix(".log") if "logs" in path.parts else path.stem
     try:
-        with disk_errors_told(), _logging_to(path, stage), disk_errors_told():
+        with disk_errors_told(), _logging_to(path, stage), disk_errors_told(), takeover.stopping_when_taken_over(path):
             process.refuse_another_library()
             process.stop_with_workflow()
             yield
@@ -57,7 +57,7 @@ def log_to(path: str | Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _logging_to(path: Path, stage: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    to_file = _LogFile(path, mode="w", encoding="utf-8")
+    to_file = _LogFile(path, mode="a", encoding="utf-8")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     to_terminal = logging.StreamHandler(sys.stderr)
     to_terminal.setFormatter(logging.Formatter(f"[{stage}] %(message)s"))

@@ -9,7 +9,8 @@ ROOT = Path(str(workflow.current_basedir)).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # Snakemake hands its sys.path on to every script, whatever runs it
 
 from voxloom import config as checked
-from voxloom import configuration, forecast_check, job_memory, network_reach, plan_file, process, provenance, references
+from voxloom import configuration, forecast_check, job_memory, network_reach, plan_file, process, provenance
+from voxloom import references, takeover
 from voxloom.errors import ConfigError
 from voxloom.references import one_of
 
@@ -22,6 +23,13 @@ except ConfigError as error:
 
 if not workflow.subprocess_exec:
     process.announce_workflow()
+if not workflow.is_main_process and takeover.is_replaced():
+    raise WorkflowError("this job was submitted by a run that was killed; another run has taken over this folder")
+
+
+onstart:
+    takeover.announce_run()
+
 
 CONFIG, VOLUMES, TASKS = CONFIGURATION.config, CONFIGURATION.volumes, CONFIGURATION.tasks
 ANNOTATION_DEFAULTS = checked.check({}, configuration.schema("task")["$defs"]["annotation_file"], name="annotate.files")
