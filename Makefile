@@ -14,14 +14,18 @@ endif
 export PYTHONNOUSERSITE := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test docs bench bench-training clean
+.PHONY: demo test test-slurm docs bench bench-training clean
 
 demo: $(VENV)/.ready
 	$(VENV)/bin/snakemake --cores $(CORES)
 	@echo "Look at results/report/index.html"
 
-test: $(VENV)/.ready
+test: $(VENV)/.ready $(VENV)/.executors
 	$(VENV)/bin/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder --durations 20
+
+test-slurm: $(VENV)/.ready $(VENV)/.executors  ## the workflow through a real Slurm on this machine, an hour or so
+	tests/slurm/install.sh
+	VOXLOOM_TEST_SLURM=1 $(VENV)/bin/python -m pytest tests/slurm -rs --durations 20
 
 docs: $(VENV)/.ready  ## rewrite the pages that come from the code
 	$(VENV)/bin/python docs/generate.py
@@ -31,6 +35,12 @@ bench: $(VENV)/.peers  ## measure the stages beside their peers, some hours; rew
 
 bench-training: $(VENV)/.peers  ## measure training, an hour and more; rewrites docs/training_results.md
 	$(VENV)/bin/python benchmarks/run.py --training
+
+# beside the environment, not in it: every plugin that Snakemake finds makes its start slower
+$(VENV)/.executors: $(VENV)/.ready
+	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install --quiet --no-deps --constraint constraints.txt --target $(VENV)/executors \
+	    snakemake-executor-plugin-slurm snakemake-executor-plugin-slurm-jobstep snakemake-executor-plugin-cluster-generic
+	touch $@
 
 $(VENV)/.peers: $(VENV)/.ready benchmarks/requirements.txt
 	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install --quiet --no-deps --requirement benchmarks/requirements.txt

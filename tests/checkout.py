@@ -35,6 +35,8 @@ MODEL = """\
 class Checkout:
     """The workflow in a folder of its own."""
 
+    where = ("--cores", "2")
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
@@ -71,7 +73,7 @@ class Checkout:
         return {**ENVIRONMENT, "PYTHONPATH": str(self.folder / "src")}
 
     def command(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "snakemake", "--cores", "2", *words]
+        return [sys.executable, "-m", "snakemake", *self.where, *words]
 
     def run(self, *words: str, fails: bool = False) -> str:
         """Run snakemake; return all that it said."""
@@ -101,6 +103,11 @@ class Checkout:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+
+    def remove(self, folder: str) -> None:
+        """Remove a stage's results, and what has Snakemake make them again: a missing file alone it needn't."""
+        for gone in (folder, "report", "logs"):
+            shutil.rmtree(self.results() / gone, ignore_errors=True)
 
     def edit(self, name: str, old: str, new: str) -> None:
         path = self.folder / name

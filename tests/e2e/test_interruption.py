@@ -4,7 +4,6 @@ Prediction and segmentation are shared by two jobs in the run that is killed the
 """
 
 import os
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -29,8 +28,7 @@ def uninterrupted(tmp_path_factory):
 
 def test_killed_at_stage_after_stage_it_finishes_with_the_same_bytes(uninterrupted, tmp_path):
     checkout = uninterrupted.copy(tmp_path / "killed")
-    for gone in ("annotations", "report", "logs"):
-        shutil.rmtree(checkout.results() / gone)
+    checkout.remove("annotations")
     checkout.edit("config/config.yaml", "threads: 1", "threads: 1, scatter: 2")
     for stage, seconds in STAGES.items():
         process = checkout.start()
@@ -51,8 +49,7 @@ def test_killed_at_stage_after_stage_it_finishes_with_the_same_bytes(uninterrupt
 
 def test_jobs_stop_when_only_snakemake_is_killed(uninterrupted, tmp_path):
     checkout = uninterrupted.copy(tmp_path / "orphaned")
-    for gone in ("models", "report", "logs"):
-        shutil.rmtree(checkout.results() / gone)
+    checkout.remove("models")
     process = checkout.start()
     while not (checkout.results() / "logs" / "train").exists():
         assert process.poll() is None

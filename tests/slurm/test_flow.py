@@ -1,0 +1,94 @@
+"""The whole workflow as jobs of a real Slurm, with prediction and segmentation shared by several: the same bytes.
+
+The small configuration; the embedded demo instead with VOXLOOM_TEST_SLURM=demo.
+"""
+
+import os
+
+import pytest
+from checkout import Checkout, digests
+from slurm.jobs import Submitting
+
+IS_DEMO = os.environ.get("VOXLOOM_TEST_SLURM") == "demo"
+PREDICTION = "results/predictions/vessels/small/0/phantom-a.zarr"
+
+pytestmark = pytest.mark.usefixtures("long")
+
+
+@pytest.fixture(scope="module")
+def local(request, tmp_path_factory):
+    """A run on this machine, where one job predicts a volume."""
+    if IS_DEMO:
+        return request.getfixturevalue("demo")
+    checkout = Checkout.small(tmp_path_factory.mktemp("local") / "checkout")
+    checkout.run()
+    return checkout
+
+
+def scattered(folder):
+    """A new folder, in which two jobs predict a volume."""
+    checkout = Checkout.new(folder) if IS_DEMO else Checkout.small(folder)
+    old = "scatter: 1" if IS_DEMO else "threads: 1"
+    checkout.edit("config/config.yaml", old, "scatter: 2" if IS_DEMO else "threads: 1, scatter: 2")
+    return checkout
+
+
+def without_predictions(local, folder, cluster):
+    """The folder as it was after training."""
+    checkout = local.copy(folder)
+    checkout.edit("config/config.yaml", "threads: 1", "threads: 1, scatter: 2")
+    checkout.remove("predictions")
+    return Submitting(checkout, cluster)
+
+
+def test_every_stage_runs_on_the_cluster(local, cluster, tmp_path):
+    submitting = Submitting(scattered(tmp_path / "submitted"), cluster)
+    submitting.run()
+    assert digests(submitting.results()) == digests(local.results())
+    assert submitting.planned() == {}
+    volumes = 1 if not IS_DEMO else 8
+    assert len(submitting.submitted("predict_part")) == 2 * volumes
+    assert {job["state"] for rule in ("train", "predict_part", "report") for job in submitting.submitted(rule)} == {
+        "COMPLETED"
+    }
+
+
+@pytest.mark.skipif(IS_DEMO, reason="with the small configuration")
+def test_parts_may_share_a_job(local, cluster, tmp_path):
+    submitting = without_predictions(local, tmp_path / "grouped", cluster)
+    submitting.run("--groups", "predict_part=parts", "--group-components", "parts=2", "--", PREDICTION)
+    (job,) = submitting.submitted("parts")
+    assert job["state"] == "COMPLETED"
+    assert digests(submitting.results() / "predictions") == digests(local.results() / "predictions")
+
+
+@pytest.mark.skipif(IS_DEMO, reason="with the small configuration")
+def test_parts_may_be_an_array(local, cluster, tmp_path):
+    submitting = without_predictions(local, tmp_path / "array", cluster)
+    submitting.run("--slurm-array-jobs=predict_part", PREDICTION)
+    jobs = submitting.submitted("predict_part")
+    assert [job["job"].split("_")[1] for job in jobs] == ["1", "2"]
+    assert digests(submitting.results() / "predictions") == digests(local.results() / "predictions")
+
+
+@pytest.mark.skipif(IS_DEMO, reason="with the small configuration")
+def test_networks_run_on_the_node_with_a_gpu_where_the_profile_asks_for_one(local, cluster, tmp_path):
+    checkout = local.copy(tmp_path / "gpu")
+    checkout.remove("predictions")
+    submitting = Submitting(checkout, cluster)
+    submitting.run("--profile", "profiles/gpu.yaml", "--", PREDICTION)
+    (job,) = submitting.submitted("predict")
+    assert (job["node"], job["gres"]) == ("n2", "gres:gpu:1")
+    assert digests(submitting.results() / "predictions") == digests(local.results() / "predictions")
+
+
+@pytest.mark.skipif(IS_DEMO, reason="with the small configuration")
+def test_any_command_that_submits_a_script_will_do(local, cluster, tmp_path):
+    checkout = local.copy(tmp_path / "generic")
+    checkout.remove("predictions")
+    submitting = Submitting(checkout, cluster)
+    submitting.where = ("--profile=profiles/generic", "--seconds-between-status-checks=5")
+    submitting.variables["VOXLOOM_SCHEDULER"] = "slurm"
+    submitting.run(PREDICTION)
+    assert any(job["name"] == "voxloom-predict" and job["state"] == "COMPLETED" for job in cluster.jobs())
+    assert digests(submitting.results() / "predictions") == digests(local.results() / "predictions")
