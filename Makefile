@@ -14,7 +14,7 @@ endif
 export PYTHONNOUSERSITE := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-slurm docs bench bench-training clean
+.PHONY: demo test test-slurm test-conda test-containers docs bench bench-training clean
 
 demo: $(VENV)/.ready
 	$(VENV)/bin/snakemake --cores $(CORES)
@@ -26,6 +26,12 @@ test: $(VENV)/.ready $(VENV)/.executors
 test-slurm: $(VENV)/.ready $(VENV)/.executors  ## the workflow through a real Slurm on this machine, an hour or so
 	tests/slurm/install.sh
 	VOXLOOM_TEST_SLURM=1 $(VENV)/bin/python -m pytest tests/slurm -rs --durations 20
+
+test-conda: $(VENV)/.conda  ## the small run under --use-conda; with a conda of its own where there is none
+	VOXLOOM_TEST_CONDA=1 $(VENV)/bin/python -m pytest tests/e2e/test_conda.py --durations 10
+
+test-containers: $(VENV)/.ready  ## the recipes' installation in a new environment, and the image where something builds one
+	VOXLOOM_TEST_CONTAINERS=1 $(VENV)/bin/python -m pytest tests/workflow/test_containers.py --durations 5
 
 docs: $(VENV)/.ready  ## rewrite the pages that come from the code
 	$(VENV)/bin/python docs/generate.py
@@ -46,9 +52,13 @@ $(VENV)/.peers: $(VENV)/.ready benchmarks/requirements.txt
 	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install --quiet --no-deps --requirement benchmarks/requirements.txt
 	touch $@
 
+$(VENV)/.conda: $(VENV)/.ready
+	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install --quiet --constraint constraints.txt --editable '.[test-conda]'
+	touch $@
+
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet uv
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt uv
 	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@
 

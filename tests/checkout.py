@@ -8,7 +8,9 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("Snakefile", "workflow", "scripts", "src", "config", "envs", "profiles")
@@ -68,25 +70,26 @@ class Checkout:
         subprocess.run(["cp", "-a", str(self.folder), str(folder)], check=True)
         return Checkout(folder)
 
-    def environment(self) -> dict[str, str]:
-        """With the library of this folder, wherever the interpreter has another."""
-        return {**ENVIRONMENT, "PYTHONPATH": str(self.folder / "src")}
+    def environment(self, more: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+        """With the library of this folder, wherever the interpreter has another, and some variables more."""
+        return {**ENVIRONMENT, "PYTHONPATH": str(self.folder / "src"), **more}
 
     def command(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "snakemake", *self.where, *words]
 
-    def run(self, *words: str, fails: bool = False) -> str:
-        """Run snakemake; return all that it said."""
+    def run(self, *words: str, fails: bool = False, more: Mapping[str, str] = MappingProxyType({})) -> str:
+        """Run snakemake, with some environment variables more; return all that it said."""
+        environment = self.environment(more)
         done = subprocess.run(
-            self.command(*words), cwd=self.folder, env=self.environment(), capture_output=True, text=True, check=False
+            self.command(*words), cwd=self.folder, env=environment, capture_output=True, text=True, check=False
         )
         said = done.stdout + done.stderr
         assert (done.returncode != 0) == fails, said
         return said
 
-    def planned(self, *targets: str) -> dict[str, int]:
+    def planned(self, *words: str, more: Mapping[str, str] = MappingProxyType({})) -> dict[str, int]:
         """Rules that a run would execute, and how often; empty where there is nothing to do."""
-        said = self.run("--dry-run", *targets)
+        said = self.run("--dry-run", *words, more=more)
         if "Nothing to be done" in said:
             return {}
         table = said.split("Job stats:")[1].split("\n\n")[0]

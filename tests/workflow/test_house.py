@@ -1,4 +1,4 @@
-"""The house is in order: formatting, types, layers, names, pins, and pages that follow the code."""
+"""The house is in order: formatting, types, layers, names, and pages that follow the code."""
 
 import ast
 import re
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
+from packages import imported
 
 from voxloom.provenance import code_version, reached_modules
 
@@ -65,14 +65,13 @@ def test_the_root_snakefile_includes_every_rule_file_and_nothing_else():
 @pytest.mark.parametrize(
     ("name", "text", "path"), list(rules()), ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_every_rule_has_its_own_docstring_log_script_and_environment(name, text, path):
+def test_every_rule_has_its_own_docstring_log_and_script(name, text, path):
     assert name == path.stem or name.startswith(path.stem + "_"), "a rule is named after its stage"
     assert re.search(r'^    """.+', text, re.M), "the docstring is the manual"
     assert f'"results/logs/{name}/' in text or f'"results/logs/{name}.log"' in text
     if "script:" in text:
         assert f'"../../scripts/{name}.py"' in text
         assert f'code=code_version("{name}")' in text
-        assert '"../../envs/voxloom.yaml"' in text
         assert (ROOT / "scripts" / f"{name}.py").is_file()
 
 
@@ -86,51 +85,6 @@ def test_scripts_define_nothing():
         kinds = (ast.FunctionDef, ast.ClassDef, ast.If, ast.While, ast.Try)
         found = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
         assert not found, f"{path.name} line {found[0].lineno}: what wants logic belongs in the library"
-
-
-def pins(text):
-    return dict(re.findall(r"^\s*-?\s*([a-z0-9-]+) ?={1,2}\s?([0-9][\w.]*)", text, re.M))
-
-
-def test_the_conda_environment_pins_what_the_lock_pins():
-    lock = pins((ROOT / "constraints.txt").read_text())
-    environment = pins((ROOT / "envs" / "voxloom.yaml").read_text())
-    other_name = {"pytorch": "torch"}
-    assert len(environment) > 15
-    for name, version in environment.items():
-        if name != "python":
-            assert lock[other_name.get(name, name)] == version, f"envs/voxloom.yaml: {name} {version}"
-
-
-def test_every_import_of_a_job_is_in_its_environment():
-    dependencies = yaml.safe_load((ROOT / "envs" / "voxloom.yaml").read_text())["dependencies"]
-    declared = set(pins("\n".join(f"- {d}" for d in dependencies[:-1])) | pins("\n".join(dependencies[-1]["pip"])))
-    package_of = {
-        "skimage": "scikit-image",
-        "torch": "pytorch",
-        "PIL": "pillow",
-        "yaml": "pyyaml",
-        "mpl_toolkits": "matplotlib",
-    }
-    for script in (ROOT / "scripts").glob("*.py"):
-        files = [script, *(module_file(name) for name in reached_modules(script))]
-        names = {top for file in files for top in imported(file)}
-        outside = names - set(sys.stdlib_module_names) - {"voxloom", "snakemake"}
-        missing = {package_of.get(name, name) for name in outside} - declared
-        assert not missing, f"{script.name} needs {missing}, which envs/voxloom.yaml lacks"
-
-
-def module_file(name):
-    path = ROOT / "src" / Path(*name.split("."))
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-
-
-def imported(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            yield node.module.split(".")[0]
 
 
 def test_jobs_without_a_network_do_not_wait_for_one():
@@ -153,7 +107,7 @@ def test_jobs_without_a_network_do_not_wait_for_one():
 def test_what_the_benchmarks_compare_with_is_never_imported():
     peers = {"monai", "nnunetv2", "edt", "kimimaro", "nrrd", "SimpleITK", "zarr", "sklearn", "torchmetrics"}
     for path in [*(ROOT / "src").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]:
-        assert not peers & set(imported(path)), path
+        assert not peers & imported(path), path
 
 
 def test_code_version_sees_code_but_not_comments_or_docstrings(tmp_path):
