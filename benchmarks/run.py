@@ -66,6 +66,9 @@ STAGES = {
     "threads": Part("scale", "stages.py threads --edges 256 --rounds 5", small="--edges 64 --rounds 1"),
     "shards": Part("scale", "stages.py shards --edges 512", small="--edges 128 --shards 1 2 --rounds 1"),
     "jobs": Part("jobs", "jobs.py", small="--only convert --rounds 1"),
+    "dry runs": Part("jobs", "dag.py", small="--jobs 20 --scatter 1"),
+    "overheads": Part("jobs", "overheads.py", small="--rounds 1 --blocks 100 --shards 10 --jobs 10"),
+    "rates": Part("scale", "rates.py", small="--edge 128 --stages distance"),
     "prediction": Part(
         "predict",
         "predict_tiles.py",

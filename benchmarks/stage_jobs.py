@@ -2,8 +2,9 @@
 
     python benchmarks/stage_jobs.py annotate --folder FOLDER [--warm FOLDER] --memory-mib 2048 --threads 1
 
-Runs one stage in this process, first on the warming folder so that libraries and kernels are loaded, and prints seconds
-and the process's peak memory as a line of JSON. `prepare` makes a folder; the stages find each other's results there.
+Runs one stage in this process, first on the warming folder so that libraries and kernels are loaded, and prints its
+seconds, the processor's of the whole process and peak memory as a line of JSON. `prepare` makes a folder; the stages
+find each other's results there.
 """
 
 import argparse
@@ -319,7 +320,8 @@ def main() -> None:
     if options.warm:
         run(options.stage, options.warm, **how)
     seconds = run(options.stage, options.folder, **how)
-    print(json.dumps({"seconds": seconds, "peak_mib": timing.resident_mib("VmHWM")}))
+    said = {"seconds": seconds, "cpu_s": time.process_time(), "peak_mib": timing.resident_mib("VmHWM")}
+    print(json.dumps(said))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 import json
 
 from voxloom import evaluate, io, network_scale, split
+from voxloom.gpu_pool import own_gpus
 from voxloom.logs import log_to
 
-with log_to(snakemake.log[0]):
+with log_to(snakemake.log[0]), own_gpus(getattr(snakemake.resources, "gpu", 0), device=snakemake.resources.device):
     given = dict(snakemake.params.evaluate)
     images = io.open_volumes(snakemake.input.volumes)
     annotations = io.open_annotations(snakemake.input.annotations)

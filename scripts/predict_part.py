@@ -1,10 +1,11 @@
 """Rule predict_part: volume and model, or an ensemble's models, in; some layers of shards of the probability out."""
 
 from voxloom import devices, inference, io, model
+from voxloom.gpu_pool import own_gpus
 from voxloom.logs import log_to
 from voxloom.volume import PROBABILITY
 
-with log_to(snakemake.log[0]):
+with log_to(snakemake.log[0]), own_gpus(getattr(snakemake.resources, "gpu", 0), device=snakemake.resources.device):
     devices.limit_gpu_memory(devices.choose_device(snakemake.resources.device), snakemake.resources.gpu_memory_mib)
     volume = io.open_volume(snakemake.input.volume)
     key = io.resume_key(

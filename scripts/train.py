@@ -15,9 +15,10 @@ from voxloom import (
     training,
     training_log,
 )
+from voxloom.gpu_pool import own_gpus
 from voxloom.logs import log_to
 
-with log_to(snakemake.log[0]):
+with log_to(snakemake.log[0]), own_gpus(getattr(snakemake.resources, "gpu", 0), device=snakemake.resources.device):
     fold = int(snakemake.wildcards.fold)
     images = io.open_volumes(snakemake.input.volumes)
     annotations = io.open_annotations(snakemake.input.annotations)
@@ -53,6 +54,7 @@ with log_to(snakemake.log[0]):
             device=snakemake.resources.device,
             gpu_memory_mib=snakemake.resources.gpu_memory_mib,
             processes=snakemake.resources.processes,
+            shared_folder=Path(snakemake.output.model).parent,
             initial=initial,
             resume=checkpoint.load_checkpoint(state_file, key=key),
             on_checkpoint=lambda state: checkpoint.save_checkpoint(state_file, state, key=key),

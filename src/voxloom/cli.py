@@ -71,7 +71,7 @@ Say what a run will take before it starts, of every stage on every volume and mo
 rough time; and which jobs can't fit the memory that config.yaml gives a job, with the smallest that would do.
 
 Reads config/config.yaml, the files that it names and the headers of the volumes; converts and writes nothing. Times
-come from measured speeds, those of results/benchmarks where jobs ran here already."""
+come from measured and estimated speeds, those of results/benchmarks where jobs ran here already."""
 
 PLAN_EXAMPLES = """\
 examples:

@@ -17,8 +17,8 @@ from voxloom.forecast_stages import Job
 from voxloom.forecast_volumes import Header, header_of
 
 STAGES = (
-    "convert", "annotate", "annotate_import", "distance", "plan", "split", "train", "predict", "evaluate", "segment",
-    "measure",
+    "convert", "annotate", "annotate_import", "distance", "plan", "split", "train", "predict_part", "predict",
+    "evaluate", "segment_look", "segment_part", "segment", "measure",
 )  # fmt: skip
 
 
@@ -85,7 +85,7 @@ def _task_jobs(configuration: Configuration, task: str, headers: Mapping[str, He
     yield from forecast_networks.training_jobs(configuration, task, every)
     for model in configuration.scored[task]:
         for volume, header in headers.items():
-            yield forecast_networks.predict_job(configuration, task, model, volume, header)
+            yield from forecast_networks.predict_jobs(configuration, task, model, volume, header)
             yield from forecast_stages.object_jobs(configuration, task, model, volume, header)
         network_mib = forecast_networks.scaled_slice_mib(configuration, task, model)
         yield forecast_stages.evaluate_job(configuration, task, model, every, network_mib=network_mib)
@@ -161,7 +161,7 @@ def _measured(
     jobs: Sequence[Job], memory_mib: int, measured_s: Mapping[tuple[str, str], float]
 ) -> Iterator[tuple[str, float, int, float]]:
     for job in jobs:
-        times = [measured_s.get((job.stage, job.name.replace("{fold}", str(fold)))) for fold in range(job.folds)]
+        times = [measured_s.get((job.stage, name)) for name in job.names()]
         for time_s in times:
             if time_s is not None and job.takes is not None:
                 try:
@@ -186,7 +186,7 @@ def disk(found: Iterable[Forecast], folder: Path) -> dict[str, float]:
     """
     jobs = [each.job for each in found]
     return {
-        "written_mib": sum(job.written_bytes * job.folds for job in jobs) / 2**20,
+        "written_mib": sum(job.written_bytes * job.count for job in jobs) / 2**20,
         "scratch_mib": max((job.scratch_bytes for job in jobs), default=0.0) / 2**20,
         "free_mib": shutil.disk_usage(folder if folder.is_dir() else folder.parent).free / 2**20,
     }
@@ -211,7 +211,7 @@ def refuse(found: Iterable[Forecast], *, memory_mib: int) -> None:
         return
     smallest = [each.smallest_mib for each in lacking]
     lines = [
-        f"  - {each.job.stage} of {each.job.name.replace('{fold}', '<fold>')} "
+        f"  - {each.job.stage} of {forecast_stages.spoken(each.job.name)} "
         + (f"needs {each.smallest_mib} MiB" if each.smallest_mib else f"can't run: {each.refusal}")
         for each in lacking
     ]
@@ -242,6 +242,8 @@ def as_dict(each: Forecast) -> dict[str, Any]:
         "stage": each.job.stage,
         "job": each.job.name,
         "folds": each.job.folds,
+        "parts": each.job.parts,
+        "jobs": each.job.count,
         "memory_mib": rounded(each.memory_mib),
         "gpu_memory_mib": rounded(each.gpu_memory_mib),
         "written_mib": rounded(each.job.written_bytes / 2**20),

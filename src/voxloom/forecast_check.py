@@ -34,8 +34,8 @@ NAMES = {
     "split": "{task}",
     "evaluate": "{task}/{model}/{{fold}}",
     "segment": "{task}/{model}/{{fold}}/{volume}",
-    "segment_look": "{task}/{model}/{{fold}}/{volume}",
-    "segment_part": "{task}/{model}/{{fold}}/{volume}",
+    "segment_look": "{task}/{model}/{{fold}}/{volume}.{{scatteritem}}",
+    "segment_part": "{task}/{model}/{{fold}}/{volume}.{{scatteritem}}",
     "measure": "{task}/{model}/{{fold}}/{volume}",
 }
 """Rules whose jobs are looked at, and how those are called in `voxloom.forecast_stages`."""
@@ -73,10 +73,11 @@ class JobCheck:
         if all(self._is_small(volume) for volume in volumes):
             return
         name = NAMES[rule].format(**wildcards)
-        job = self._jobs(*volumes).get(("segment" if rule.startswith("segment") else rule, name))
+        job = self._jobs(*volumes).get((rule, name))
         memory_mib = self.configuration.config["resources"]["memory_mib"]
         if job is None or job.takes is None:
             return
+        from voxloom import forecast_stages
         from voxloom.budget import smallest_memory
 
         try:
@@ -85,7 +86,7 @@ class JobCheck:
             smallest = smallest_memory(job.takes, at_least=memory_mib)
             mend = f"set it to at least {smallest}" if smallest else str(error)
             raise ConfigError(
-                f"{rule} of {name.replace('{fold}', '<fold>')} can't fit resources.memory_mib in config/config.yaml, "
+                f"{rule} of {forecast_stages.spoken(name)} can't fit resources.memory_mib in config/config.yaml, "
                 f"which is {memory_mib}; {mend}. `voxloom plan` says what every job takes"
             ) from None
 

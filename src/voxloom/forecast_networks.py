@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from voxloom import inference, network_reach, optimisation, plan_file, references
 from voxloom.configuration import Configuration
 from voxloom.errors import VolumeError
-from voxloom.forecast_rates import PYTORCH_MIB, stored_bytes
+from voxloom.forecast_rates import JOINED_PER_SECOND, PYTORCH_MIB, stored_bytes
 from voxloom.forecast_stages import Job, Need
 from voxloom.forecast_volumes import Header
 from voxloom.job_memory import block_mib, memory_for
@@ -149,8 +150,8 @@ def _samples(split: Mapping[str, Any], settings: Mapping[str, Any], headers: Seq
     return max(1.0, share * sum(math.prod(header.shape[-3:]) for header in headers) / patch)
 
 
-def predict_job(configuration: Configuration, task: str, model: str, volume: str, header: Header) -> Job:
-    """The job that predicts a volume with a model, or with an ensemble's.
+def predict_jobs(configuration: Configuration, task: str, model: str, volume: str, header: Header) -> Iterator[Job]:
+    """The jobs that predict a volume with a model, or with an ensemble's: one, or parts and one that joins them.
 
     Parameters
     ----------
@@ -158,18 +159,19 @@ def predict_job(configuration: Configuration, task: str, model: str, volume: str
     task, model, volume : str
     header : Header
 
-    Returns
-    -------
+    Yields
+    ------
     job : Job
     """
     members = [_settings(configuration, task, n) for n in references.members(configuration.tasks[task], model)]
     name, folds = f"{task}/{model}/{{fold}}/{volume}", len(configuration.folds[task])
-    voxels = math.prod(header.shape[-3:])
+    voxels, parts = math.prod(header.shape[-3:]), configuration.config["resources"]["scatter"]
     known = [settings for settings, _ in members if settings is not None]
     if len(known) < len(members):
         waits_for = next(path for settings, path in members if settings is None)
-        return Job("predict", name, None, folds=folds, waits_for=waits_for)
-    return Job(
+        yield Job("predict", name, None, folds=folds, waits_for=waits_for)
+        return
+    predict = Job(
         "predict",
         name,
         lambda memory_mib: _prediction_need(configuration, task, known, header, memory_mib),
@@ -177,6 +179,11 @@ def predict_job(configuration: Configuration, task: str, model: str, volume: str
         written_bytes=stored_bytes("prediction", voxels, 1),
         folds=folds,
     )
+    if parts > 1:
+        shared = {"work": predict.work / parts, "written_bytes": predict.written_bytes / parts, "parts": parts}
+        yield replace(predict, stage="predict_part", name=f"{name}.{{scatteritem}}", **shared)  # type: ignore[arg-type]
+        predict = replace(predict, work=voxels / JOINED_PER_SECOND, written_bytes=0.0)
+    yield predict
 
 
 def _prediction_need(
@@ -190,6 +197,7 @@ def _prediction_need(
         memory_mib=block_mib(memory_mib),
         device=configuration.config["resources"]["device"],
         halo_voxels=configuration.tasks[task]["predict"]["halo_voxels"],
+        parts=configuration.config["resources"]["scatter"],
     )
     return Need(mib, gpu_mib=gpu_mib)
 

@@ -50,7 +50,8 @@ def planned_stages(
     config, volumes, tasks : mapping
         Of the configuration, see `voxloom.configuration.Configuration`; ``resources`` are not read.
     resources : mapping
-        Those of the report's job: "mem_mb" of a job, "job_threads", "device", "gpu_memory_mib", "processes".
+        Those of the report's job: "mem_mb" of a job, "job_threads", "device", "gpu_memory_mib", "processes",
+        "scatter".
 
     Returns
     -------
@@ -63,6 +64,7 @@ def planned_stages(
         "device": resources["device"],
         "gpu_memory_mib": int(resources["gpu_memory_mib"]),
         "processes": int(resources["processes"]),
+        "scatter": int(resources["scatter"]),
     }
     configuration = Configuration({**config, "resources": given}, dict(volumes), dict(tasks))
     return stages_of([forecast.as_dict(each) for each in forecast.forecasts(configuration)])
@@ -87,7 +89,7 @@ def document(configuration: Configuration, found: Sequence[Forecast]) -> dict[st
         "jobs": rows,
         "stages": stages_of(rows),
         "disk": {key: round(value, 1) for key, value in forecast.disk(found, RESULTS).items()},
-        "seconds": round(sum(row["folds"] * (row["seconds"] or 0.0) for row in rows), 1),
+        "seconds": round(sum(row["jobs"] * (row["seconds"] or 0.0) for row in rows), 1),
     }
 
 
@@ -113,10 +115,10 @@ def stages_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             found.append(
                 {
                     "stage": stage,
-                    "jobs": sum(row["folds"] for row in own),
+                    "jobs": sum(row["jobs"] for row in own),
                     "memory_mib": max(peaks, default=None),
-                    "written_mib": round(sum(row["folds"] * row["written_mib"] for row in own), 1),
-                    "seconds": round(sum(row["folds"] * row["seconds"] for row in known), 1) if known else None,
+                    "written_mib": round(sum(row["jobs"] * row["written_mib"] for row in own), 1),
+                    "seconds": round(sum(row["jobs"] * row["seconds"] for row in known), 1) if known else None,
                 }
             )
     return found
@@ -137,11 +139,11 @@ def text(document: Mapping[str, Any]) -> str:
     resources, disk = document["resources"], document["disk"]
     lines = [("stage", "job", "memory", "disk", "time")]
     for row in document["jobs"]:
-        times = f" x {row['folds']}" if row["folds"] > 1 else ""
+        times = f" x {row['jobs']}" if row["jobs"] > 1 else ""
         lines.append(
             (
                 row["stage"],
-                row["job"].replace("{fold}", "0" if row["folds"] == 1 else "*"),
+                row["job"].replace("{fold}", "0" if row["folds"] == 1 else "*").replace("{scatteritem}", "*"),
                 _memory(row),
                 _size(row["written_mib"]) + times if row["written_mib"] else "",
                 "" if row["seconds"] is None else time(row["seconds"]) + times,

@@ -1,4 +1,4 @@
-"""How fast stages are, what they write and what their libraries take: figures, each with where it was measured."""
+"""How fast stages are, what they write and what their libraries take: figures, each with where it comes from."""
 
 from __future__ import annotations
 
@@ -22,18 +22,20 @@ class Rate:
         What a job takes before its first voxel: interpreter, libraries, compiled kernels.
     base_mib : float
         Memory of the interpreter and the libraries.
-    measured : str
-        Where.
+    source : str
+        Where the speed comes from.
     """
 
     per_second: float
     startup_s: float
     base_mib: float
-    measured: str
+    source: str
 
 
-PAGES = "docs/performance.md, 1024 x 1024 x 1024 voxels of uint8 on 2 cores of AMD EPYC"
-DEMO = "the demo, 80 x 144 x 144 voxels of uint8 on one core of AMD EPYC"
+PAGES = "measured: docs/performance.md, 1024 x 1024 x 1024 voxels of uint8 on 2 cores of AMD EPYC"
+DEMO = "estimated: from jobs of the demo, 80 x 144 x 144 voxels of uint8 on one core of AMD EPYC, that last seconds"
+COUNTED = "assumed: operations at the speed of voxloom.plan_cost"
+PASSES = "estimated: each of segment's two passes is half of it"
 
 RATES = {
     "convert": Rate(14e6, 0.5, 0, PAGES),
@@ -42,16 +44,23 @@ RATES = {
     "distance": Rate(12e6, 1.5, 205, PAGES),
     "split": Rate(30e6, 3, 165, DEMO),
     "plan": Rate(10e6, 12, 500, DEMO),
-    "train": Rate(1.0, 10, 530, DEMO),
-    "predict": Rate(1.0, 6, 430, DEMO),
+    "train": Rate(1.0, 10, 530, COUNTED),
+    "predict": Rate(1.0, 6, 430, COUNTED),
+    "predict_part": Rate(1.0, 6, 430, COUNTED),
     "evaluate": Rate(21e6, 5, 250, PAGES),
     "segment": Rate(6e6, 1.5, 235, DEMO),
+    "segment_look": Rate(12e6, 1.5, 235, PASSES),
+    "segment_part": Rate(12e6, 1.5, 235, PASSES),
     "measure": Rate(4e6, 2, 255, DEMO),
 }
-"""By stage. The memory of the libraries is that of the demo's jobs less their blocks; convert counts its own."""
+"""By stage. Start and memory of the libraries are estimates in every row, from the demo's jobs; convert counts its
+memory itself. benchmarks/rates.py measures the stages without a network."""
+
+JOINED_PER_SECOND = 50e6
+"""Voxels a second of a job that joins the parts of a stage, estimated: what it computes are the coarser levels."""
 
 PYTORCH_MIB = 230
-"""What PyTorch takes where a stage that is otherwise without it runs a network."""
+"""What PyTorch takes where a stage that is otherwise without it runs a network; an estimate."""
 
 STORED = {"image": 1.0, "annotation": 0.06, "distance": 0.5, "prediction": 0.9, "segmentation": 0.015}
 """Bytes on disk for each byte of voxels, coarser levels included; the demo's stores, noise of images rounded up."""
@@ -110,7 +119,7 @@ def learnt_rates(rates: Mapping[str, Rate], jobs: Iterable[tuple[str, float, int
     --------
     >>> jobs = [("distance", 2e9, 2, 101.5), ("distance", 2e6, 2, 1.5)]
     >>> rate = learnt_rates({"distance": RATES["distance"]}, jobs)["distance"]
-    >>> rate.per_second, rate.measured
+    >>> rate.per_second, rate.source
     (10000000.0, 'results/benchmarks, 1 job')
     """
     shown: dict[str, list[float]] = {}

@@ -6,10 +6,10 @@ Imported by Snakemake's main process, so it doesn't wait for PyTorch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from voxloom.configuration import Configuration
-from voxloom.forecast_rates import stored_bytes
+from voxloom.forecast_rates import JOINED_PER_SECOND, RATES, stored_bytes
 from voxloom.forecast_volumes import Header
 from voxloom.job_memory import block_mib
 
@@ -45,17 +45,19 @@ class Job:
     stage : str
         Its rule.
     name : str
-        As under results/benchmarks/<stage>, with ``{fold}`` for the number of the fold.
+        As under results/benchmarks/<stage>, with ``{fold}`` for the number of the fold and ``{scatteritem}`` for that
+        of the part.
     takes : callable or None
         None where it isn't known yet; `waits_for` says for what.
     work : float
-        See `forecast_rates.Rate`.
+        Of one of these jobs, see `forecast_rates.Rate`; of parts their mean.
     written_bytes : float
         On disk, at the end.
     scratch_bytes : float
         On disk, while it runs.
     folds : int
-        Jobs of this kind.
+    parts : int
+        Jobs that share a volume.
     waits_for : str
         The file that has to be there first.
     """
@@ -67,7 +69,31 @@ class Job:
     written_bytes: float = 0.0
     scratch_bytes: float = 0.0
     folds: int = 1
+    parts: int = 1
     waits_for: str = ""
+
+    @property
+    def count(self) -> int:
+        """Jobs of this kind: every fold's parts."""
+        return self.folds * self.parts
+
+    def names(self) -> Iterator[str]:
+        """The names of these jobs."""
+        for fold in range(self.folds):
+            for part in range(1, self.parts + 1):
+                filled = self.name.replace("{fold}", str(fold))
+                yield filled.replace("{scatteritem}", f"{part}-of-{self.parts}")
+
+
+def spoken(name: str) -> str:
+    """The name of a job as messages say it.
+
+    Examples
+    --------
+    >>> spoken("vessels/best/{fold}/a.{scatteritem}")
+    'vessels/best/<fold>/a.<part>'
+    """
+    return name.replace("{fold}", "<fold>").replace("{scatteritem}", "<part>")
 
 
 def largest(needs: Sequence[Need]) -> Need:
@@ -171,14 +197,21 @@ def evaluate_job(
 def object_jobs(configuration: Configuration, task: str, model: str, volume: str, header: Header) -> Iterator[Job]:
     """The jobs that number and measure a model's objects."""
     voxels, folds = header.of_type("uint8").voxels, len(configuration.folds[task])
-    yield Job(
+    stored, parts = stored_bytes("segmentation", voxels, 4), configuration.config["resources"]["scatter"]
+    segment = Job(
         "segment",
         f"{task}/{model}/{{fold}}/{volume}",
         lambda memory_mib: segment_need(configuration, task, header, memory_mib),
         work=voxels,
-        written_bytes=stored_bytes("segmentation", voxels, 4),
+        written_bytes=stored,
         folds=folds,
     )
+    if parts > 1:
+        shared = replace(segment, name=f"{segment.name}.{{scatteritem}}", work=voxels / parts, parts=parts)
+        yield replace(shared, stage="segment_look", written_bytes=0.0)
+        yield replace(shared, stage="segment_part", written_bytes=stored / parts)
+        segment = replace(segment, work=voxels * RATES["segment"].per_second / JOINED_PER_SECOND, written_bytes=0.0)
+    yield segment
     yield Job(
         "measure",
         f"{task}/{model}/{{fold}}/{volume}",

@@ -319,6 +319,7 @@ def planned_mib(
     memory_mib: float,
     device: str,
     halo_voxels: int | str,
+    parts: int = 1,
 ) -> tuple[float, float]:
     """What `predict_ensemble` will take, known before anything is read or predicted.
 
@@ -336,6 +337,8 @@ def planned_mib(
     device : str
     halo_voxels : int or {"exact", "measured"}
         "measured" is taken for "exact", which it never exceeds.
+    parts : int
+        Jobs that share the volume.
 
     Returns
     -------
@@ -353,7 +356,8 @@ def planned_mib(
         whole = prepare(nn.Identity(), each, memory_mib=FORWARD_SHARE * left, device=device, precision=None)
         narrow = "exact" if halo_voxels == "measured" else halo_voxels
         predictors.append(halo.chosen(whole, image, halo_voxels=narrow)[0])
-    blocks, margin = _blocks(predictors, image, out, memory_mib=BLOCK_SHARE * left, part="1-of-1"), _margin(predictors)
+    largest = f"{parts}-of-{parts}"  # the last part has as many layers as any
+    blocks, margin = _blocks(predictors, image, out, memory_mib=BLOCK_SHARE * left, part=largest), _margin(predictors)
     read = read_voxels([part.stop for part in blocks[0].core], image.shape, margin)
     forward_mib = max(predictor.forward_mib(image.shape) for predictor in predictors)
     mib = COPIES * weights_mib + read * _held_bytes(predictors, image) / 2**20

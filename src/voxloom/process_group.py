@@ -27,6 +27,7 @@ from voxloom.errors import ModelError, VoxloomError
 LOGGER = logging.getLogger("voxloom")
 LOOK_S = 0.1
 GRACE_S = 60.0  # for this process to notice by itself that another is gone
+STOP_S = 10.0
 PATIENCE = timedelta(days=7)  # the others wait while the first validates
 
 
@@ -40,15 +41,28 @@ class Group:
         From 0; the first one validates, logs and writes.
     size : int
         Number of processes; each sees its share of every batch.
+    nodes : int
+        Machines that the processes are spread over, neighbours on the same one.
     """
 
     rank: int = 0
     size: int = 1
+    nodes: int = 1
 
     @property
     def is_first(self) -> bool:
         """Whether this process validates, logs and writes."""
         return self.rank == 0
+
+    @property
+    def node(self) -> int:
+        """The machine of this process, from 0."""
+        return ((self.rank + 1) * self.nodes - 1) // self.size
+
+    @property
+    def neighbours(self) -> range:
+        """The ranks of this process's machine."""
+        return range(self.node * self.size // self.nodes, (self.node + 1) * self.size // self.nodes)
 
     def share(self, numbers: Sequence[int]) -> Sequence[int]:
         """What of a batch's samples this process sees: neighbours, nearly as many as every other process.
@@ -89,12 +103,13 @@ class Group:
         is_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
         if self.size == 1 or not is_cuda:
             return name
-        if torch.cuda.device_count() < self.size:
+        if torch.cuda.device_count() < len(self.neighbours):
+            where = "this machine has" if self.nodes == 1 else f"{self.nodes} machines compute, and this one has"
             raise ModelError(
-                f"resources.processes is {self.size}, but this machine has {torch.cuda.device_count()} GPUs that "
-                "PyTorch can use; set it to their number"
+                f"resources.processes is {self.size}, but {where} {torch.cuda.device_count()} GPUs that PyTorch can "
+                "use; set it to their number"
             )
-        return f"cuda:{self.rank}"
+        return f"cuda:{self.neighbours.index(self.rank)}"
 
     def with_joint_statistics(self, network: nn.Module, device: torch.device) -> nn.Module:
         """A network whose batch normalisation takes its statistics over all processes.
@@ -205,15 +220,15 @@ ALONE = Group()
 class _Helper:
     """Another process of the group, and what it said when it failed."""
 
-    def __init__(self, folder: Path, rank: int, size: int) -> None:
-        self.rank, self.size, self.errors = rank, size, folder / f"{rank}.stderr"
+    def __init__(self, folder: Path, group: Group, prefix: Sequence[str]) -> None:
+        self.rank, self.size, self.errors = group.rank, group.size, folder / f"{group.rank}.stderr"
         self.ended_at = float("inf")
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
         with open(self.errors, "wb") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", "from voxloom.process_group import help_along; help_along()",
-                 str(folder), str(rank), str(size)],
-                stderr=file, env=environment, start_new_session=True,
+                [*prefix, sys.executable, "-c", "from voxloom.process_group import help_along; help_along()",
+                 str(folder), str(group.rank), str(group.size), str(group.nodes)],
+                stdin=subprocess.DEVNULL, stderr=file, env=environment, start_new_session=True,
             )  # fmt: skip
 
     def has_failed(self) -> bool:
@@ -221,6 +236,15 @@ class _Helper:
         if status is not None and self.ended_at == float("inf"):
             self.ended_at = time.monotonic()
         return bool(status)
+
+    def stop(self) -> None:
+        """End it; ``srun`` passes on what asks it to end, and not what kills it."""
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
     def story(self) -> str:
         """How it ended, in its own words."""
@@ -236,7 +260,15 @@ class _Helper:
 
 
 @contextlib.contextmanager
-def started(size: int, *, device: str, work: Callable[..., Any], arguments: Mapping[str, Any]) -> Iterator[Group]:
+def started(
+    size: int,
+    *,
+    device: str,
+    work: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    nodes: Sequence[str] = (),
+    shared_folder: Path | None = None,
+) -> Iterator[Group]:
     """Start the other processes of a group, of which this one is the first.
 
     Parameters
@@ -249,6 +281,10 @@ def started(size: int, *, device: str, work: Callable[..., Any], arguments: Mapp
         What the others do; a function of a module, called with `arguments` and its ``group``.
     arguments : mapping
         What can be pickled.
+    nodes : sequence of str
+        From `nodes_of_job`; on those but the first, processes are started by Slurm's ``srun``.
+    shared_folder : Path, optional
+        Which all nodes see, for a folder in which the processes meet; one of this machine by default.
 
     Yields
     ------
@@ -263,17 +299,19 @@ def started(size: int, *, device: str, work: Callable[..., Any], arguments: Mapp
     if size == 1:
         yield ALONE
         return
-    with tempfile.TemporaryDirectory(prefix="voxloom-") as name:
-        folder = Path(name)
+    nodes = nodes[:size]
+    groups = [Group(rank, size, max(1, len(nodes))) for rank in range(size)]
+    with tempfile.TemporaryDirectory(prefix=".voxloom-", dir=shared_folder if len(nodes) > 1 else None) as name:
+        folder = Path(name).resolve()
         (folder / "work").write_bytes(pickle.dumps((work, device, dict(arguments))))
-        helpers = [_Helper(folder, rank, size) for rank in range(1, size)]
+        helpers = [_Helper(folder, group, _launcher(nodes, group)) for group in groups[1:]]
         left = threading.Event()
         watcher = threading.Thread(target=_watch, args=(helpers, left), daemon=True, name="watch-processes")
         try:
             _await_all(helpers, folder)
             watcher.start()
-            _join(folder, 0, size, device)
-            yield Group(0, size)
+            _join(folder, groups[0], device)
+            yield groups[0]
         except VoxloomError:
             raise
         except Exception as error:
@@ -282,22 +320,21 @@ def started(size: int, *, device: str, work: Callable[..., Any], arguments: Mapp
         finally:
             left.set()
             for helper in helpers:
-                helper.process.kill()
-                helper.process.wait()
+                helper.stop()
             if dist.is_initialized():
                 dist.destroy_process_group()
 
 
 def help_along() -> None:
-    """Be one of the other processes: ``folder rank size`` are the program's arguments."""
-    folder, rank, size = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    """Be one of the other processes: ``folder rank size nodes`` are the program's arguments."""
+    folder, group = Path(sys.argv[1]), Group(*map(int, sys.argv[2:]))
     parent = os.getppid()
     threading.Thread(target=_stop_without, args=(parent,), daemon=True, name="stop-with-parent").start()
     try:
         work, device, arguments = pickle.loads((folder / "work").read_bytes())
-        (folder / f"{rank}.ready").touch()
-        _join(folder, rank, size, device)
-        work(**arguments, group=Group(rank, size))
+        (folder / f"{group.rank}.ready").touch()
+        _join(folder, group, device)
+        work(**arguments, group=group)
     except VoxloomError as error:
         sys.exit("; ".join([str(error), *getattr(error, "__notes__", [])]))
     except Exception:
@@ -307,18 +344,57 @@ def help_along() -> None:
     _stop_without(parent)
 
 
-def _join(folder: Path, rank: int, size: int, device: str) -> None:
-    """Meet the others, through a file and on this machine only."""
-    if sys.platform == "linux":
+def nodes_of_job(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """The machines that the scheduler gave this job, this one first.
+
+    Parameters
+    ----------
+    environment : mapping of str to str
+
+    Returns
+    -------
+    nodes : list of str
+        Empty outside Slurm, and where the job has but one.
+
+    Raises
+    ------
+    ModelError
+        If Slurm can't say their names.
+    """
+    if int(environment.get("SLURM_JOB_NUM_NODES", "1")) < 2:
+        return []
+    words = ["scontrol", "show", "hostnames", environment["SLURM_JOB_NODELIST"]]
+    try:
+        names = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout.split()
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ModelError(
+            f"this job has {environment['SLURM_JOB_NUM_NODES']} nodes, but `{' '.join(words)}` doesn't say which "
+            f"({error}); ask for one node in the profile, or for Slurm's commands on it"
+        ) from error
+    own = environment.get("SLURMD_NODENAME", names[0])
+    return sorted(names, key=lambda name: name != own)
+
+
+def _launcher(nodes: Sequence[str], group: Group) -> list[str]:
+    """What starts a process on another machine of the job, and ends when it does, with its status and words."""
+    if group.node == 0:
+        return []
+    step = ["--overlap", "--nodes=1", "--ntasks=1", "--kill-on-bad-exit=1", "--mem=0"]
+    return ["srun", *step, f"--nodelist={nodes[group.node]}"]
+
+
+def _join(folder: Path, group: Group, device: str) -> None:
+    """Meet the others, through a file; of one machine they don't leave it."""
+    if sys.platform == "linux" and group.nodes == 1:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    where = Group(rank, size).device(device)
+    where = group.device(device)
     if where.startswith("cuda"):
         torch.cuda.set_device(where)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if where.startswith("cuda") else "gloo",
         init_method=f"file://{folder / 'meeting'}",
-        rank=rank,
-        world_size=size,
+        rank=group.rank,
+        world_size=group.size,
         timeout=PATIENCE,
     )
 

@@ -33,7 +33,7 @@ HEADINGS = {
 
 
 def adaptation(material: Material, task: str) -> str:
-    """Adapted models of a task and those from scratch; empty where every model began at random.
+    """Adapted models of a task and those from scratch, no ensembles; empty where every model began at random.
 
     Parameters
     ----------
@@ -45,9 +45,10 @@ def adaptation(material: Material, task: str) -> str:
     html : str
     """
     facts = {model: _facts(_of(material.runs(task), model)) for model in material.models(task)}
+    facts = {model: fact for model, fact in facts.items() if fact["network"] is not None}
     if all(fact["began with"] == SCRATCH for fact in facts.values()):
         return ""
-    scores = report_scores.headline(material.of_task(material.scores, task), models=material.models(task))
+    scores = report_scores.headline(material.of_task(material.scores, task), models=list(facts))
     if scores.empty:
         return ""
     note = material.note(task)

@@ -81,6 +81,7 @@ def train_in_processes(
     device: str = "auto",
     on_checkpoint: Callable[[TrainState], None] | None = None,
     on_epoch: Callable[[Row], None] | None = None,
+    shared_folder: Path | None = None,
     **arguments: Any,
 ) -> Trained:
     """Train a network by several processes, each with a share of every batch.
@@ -90,9 +91,12 @@ def train_in_processes(
     volumes : mapping of str to TrainingVolume
         Arrays or stored volumes, which the other processes open too.
     processes : int
-        On GPUs each has one of its own; on a CPU they share memory and threads.
+        On GPUs each has one of its own; on a CPU they share memory and threads. A job of Slurm with several nodes has
+        them on all of its nodes.
     memory_mib, threads, device, on_checkpoint, on_epoch
-        As in `train`; memory and threads of all processes together.
+        As in `train`; memory and threads of all processes of a machine together.
+    shared_folder : Path, optional
+        Which all nodes see; needed where there are several.
     **arguments
         Of `train`.
 
@@ -106,14 +110,18 @@ def train_in_processes(
     ModelError
         As `train`; or if another process fails, with its words.
     """
+    nodes = process_group.nodes_of_job() if processes > 1 else []
+    neighbours = math.ceil(processes / max(1, len(nodes)))
     share = {
         "volumes": volumes,
-        "memory_mib": memory_mib / processes,
-        "threads": max(1, threads // processes),
+        "memory_mib": memory_mib / neighbours,
+        "threads": max(1, threads // neighbours),
         "device": device,
         **arguments,
     }
-    with process_group.started(processes, device=device, work=train, arguments=share) as group:
+    with process_group.started(
+        processes, device=device, work=train, arguments=share, nodes=nodes, shared_folder=shared_folder
+    ) as group:
         return train(**share, on_checkpoint=on_checkpoint, on_epoch=on_epoch, group=group)
 
 

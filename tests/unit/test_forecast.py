@@ -18,6 +18,7 @@ from voxloom.volume import Geometry
 
 ROOT = Path(__file__).resolve().parents[2]
 GEOMETRY = Geometry((2.0, 1.0, 1.0))
+PARTS = {"predict_part", "segment_look", "segment_part"}
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def test_the_smallest_memory_is_refused_with_one_mib_less(project, need):
 def test_every_job_of_a_large_volume_stays_within_its_memory(project):
     enlarge(project, [1024, 2048, 2048])
     found = forecast.forecasts(read(memory_mib=4096, threads=8))
-    assert {each.job.stage for each in found} == {*forecast.STAGES} - {"plan"}
+    assert {each.job.stage for each in found} == {*forecast.STAGES} - {"plan"} - PARTS
     for each in found:
         assert not each.refusal
         assert each.memory_mib - RATES[each.job.stage].base_mib <= 4096 * 3 / 4, each.job
@@ -112,11 +113,38 @@ def test_what_cannot_fit_is_refused_with_the_memory_that_would_do(project, capsy
     assert cli.main(["plan", "--memory-mib", "4000", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["resources"]["memory_mib"] == 4000
-    assert {row["stage"] for row in document["stages"]} == {*forecast.STAGES} - {"plan"}
+    assert {row["stage"] for row in document["stages"]} == {*forecast.STAGES} - {"plan"} - PARTS
     assert document["disk"]["written_mib"] == pytest.approx(
         sum(row["written_mib"] for row in document["stages"]), rel=0.01
     )
     assert document["seconds"] == pytest.approx(sum(row["seconds"] for row in document["stages"]), rel=0.01)
+
+
+def test_parts_of_a_volume_are_jobs_of_their_own(project, capsys):
+    enlarge(project, [512, 512, 512])
+    alone, shared = (
+        {each.job.stage: each for each in forecast.forecasts(read(scatter=count, device="cpu"))} for count in (1, 4)
+    )
+    assert alone.keys() == shared.keys() - PARTS
+    assert {stage for stage, each in shared.items() if each.job.count == 4} == PARTS
+    for stage, parts in {"predict": ["predict_part"], "segment": ["segment_look", "segment_part"]}.items():
+        assert shared[stage].seconds < alone[stage].seconds / 2, "joining is less than making"
+        assert sum(shared[part].job.work * 4 for part in parts) >= alone[stage].job.work
+        assert sum(shared[part].job.written_bytes * 4 for part in parts) == alone[stage].job.written_bytes
+    names = list(shared["segment_look"].job.names())
+    assert names == [f"vessels/best/0/phantom-b.{number}-of-4" for number in (1, 2, 3, 4)]
+    table = Path("results/benchmarks/segment_look/vessels/best/0/phantom-b.2-of-4.tsv")
+    table.parent.mkdir(parents=True)
+    table.write_text("s\th:m:s\tmax_rss\n99.0\t0:01:39\t900\n")
+    (seen,) = [
+        each
+        for each in forecast_page.with_own_rates(read(scatter=4, device="cpu"))
+        if each.job.stage == "segment_look" and each.job.name.startswith("vessels/best/{fold}/phantom-a")
+    ]
+    assert seen.seconds == pytest.approx(99.0)
+    document = forecast_page.document(read(scatter=4), list(shared.values()))
+    assert "vessels/best/0/phantom-b.*" in forecast_page.text(document)
+    assert {row["stage"]: row["jobs"] for row in document["stages"]}["predict_part"] == 4
 
 
 def test_a_gpu_that_a_training_step_does_not_fit_is_no_matter_of_host_memory(project):
@@ -183,6 +211,9 @@ def test_a_job_is_refused_before_it_runs(project):
     check.refuse("convert", {"volume": "phantom-a"})
     check.refuse("phantom", {"volume": "phantom-a"})
     JobCheck(read(memory_mib=900)).refuse("segment", which)
+    parts = JobCheck(read(memory_mib=700, scatter=3))
+    with pytest.raises(ConfigError, match=r"segment_part of vessels/best/<fold>/phantom-a.<part> can't fit"):
+        parts.refuse("segment_part", {**which, "scatteritem": "2-of-3"})
 
 
 def test_a_wrong_key_names_the_file(project):
@@ -194,7 +225,8 @@ def test_a_wrong_key_names_the_file(project):
 def test_the_report_plans_with_the_resources_of_its_own_job(project):
     given = read(memory_mib=2000)
     config = {key: value for key, value in given.config.items() if key != "resources"}
-    resources = {"mem_mb": 2000, "job_threads": 1, "device": "cpu", "gpu_memory_mib": 0, "processes": 1, "_cores": 1}
+    resources = {"mem_mb": 2000, "job_threads": 1, "device": "cpu", "gpu_memory_mib": 0, "processes": 1, "scatter": 1}
+    resources["_cores"] = 1
     stages = forecast_page.planned_stages(config, volumes=given.volumes, tasks=given.tasks, resources=resources)
-    assert [row["stage"] for row in stages] == [stage for stage in forecast.STAGES if stage != "plan"]
+    assert [row["stage"] for row in stages] == [stage for stage in forecast.STAGES if stage not in {"plan", *PARTS}]
     assert all(0 < row["memory_mib"] < 2000 and row["seconds"] > 0 for row in stages)

@@ -1,17 +1,19 @@
 """Two processes learn what one does with the whole batch, and end together with the words of the one that failed."""
 
+import os
 import time
 
 import pytest
 import torch
 from unit import group_work
-from unit.test_training import BOXES, numbers, run, settings, tubes, weights
+from unit.test_training import BOXES, equal, numbers, run, settings, tubes, weights
 
 from voxloom import io, process_group, training
 from voxloom.errors import ModelError
 from voxloom.labelled import TrainingVolume
 from voxloom.volume import Geometry
 
+OF_A_STEP = ["--kill-on-bad-exit=1", "--mem=0"]
 CHANGES = {
     "network": {"norm": "instance", "dropout": 0.2},
     "loss": {"name": "bce_dice"},
@@ -31,26 +33,69 @@ def stored(folder, array, kind):
     return io.open_volume(folder)
 
 
-def test_two_processes_learn_what_one_does_with_twice_the_batch(tmp_path):
+def test_two_processes_learn_what_one_does_with_twice_the_batch_on_two_nodes_too(tmp_path, monkeypatch):
     volume = tubes()
     image, codes = (
         stored(tmp_path / kind, array, kind)
         for kind, array in (("image", volume.image), ("annotation", volume.annotations[0]))
     )
-    alone = run(volume, **CHANGES)
-    together = training.train_in_processes(
-        {"a": TrainingVolume(image, (codes,), volume.spacing_um)},
-        processes=2,
-        boxes=BOXES,
-        settings=settings(**CHANGES),
-        seed=1,
-        memory_mib=400,
-        threads=2,
-        device="cpu",
-    )
+
+    def two(**more):
+        return training.train_in_processes(
+            {"a": TrainingVolume(image, (codes,), volume.spacing_um)},
+            processes=2,
+            boxes=BOXES,
+            settings=settings(**CHANGES),
+            seed=1,
+            threads=1,
+            device="cpu",
+            **more,
+        )
+
+    alone, together = run(volume, **CHANGES), two(memory_mib=400)
     torch.testing.assert_close(weights(together), weights(alone), rtol=1e-4, atol=1e-5)
     for one, other in zip(numbers(alone.log), numbers(together.log), strict=True):
         assert one == pytest.approx(other, rel=1e-3, nan_ok=True)
+    asked = two_nodes(tmp_path, monkeypatch)
+    over_nodes = two(memory_mib=200, shared_folder=tmp_path)  # of each node
+    assert equal(weights(over_nodes), weights(together))
+    assert asked.read_text().split() == ["--overlap", "--nodes=1", "--ntasks=1", *OF_A_STEP, "--nodelist=n2"]
+    assert not list(tmp_path.glob(".voxloom-*"))
+
+
+def two_nodes(folder, monkeypatch):
+    """A job of Slurm with two nodes, both of which are this machine; where srun writes what it was asked."""
+    asked, commands = folder / "asked", folder / "bin"
+    commands.mkdir()
+    scripts = {
+        "scontrol": 'test "$*" = "show hostnames n[1-2]" && echo n1 n2',
+        "srun": f'while [ "${{1#--}}" != "$1" ]; do echo "$1" >> {asked}; shift; done\nexec "$@"',
+    }
+    for name, words in scripts.items():
+        (commands / name).write_text(f"#!/bin/sh\n{words}\n")
+        (commands / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
+    for name, value in {"JOB_NUM_NODES": "2", "JOB_NODELIST": "n[1-2]"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    return asked
+
+
+def test_nodes_that_slurm_does_not_name_are_an_error(monkeypatch):
+    assert process_group.nodes_of_job({"SLURM_JOB_NUM_NODES": "1"}) == []
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ModelError, match="this job has 2 nodes, but `scontrol show hostnames n.1-2.`"):
+        process_group.nodes_of_job({"SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "n[1-2]"})
+
+
+def test_every_process_has_a_node_and_a_gpu_of_its_own_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    groups = [process_group.Group(rank, 5, 3) for rank in range(5)]
+    assert [group.node for group in groups] == [0, 1, 1, 2, 2]
+    assert [group.device("auto") for group in groups] == ["cuda:0", "cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    with pytest.raises(ModelError, match="resources.processes is 9, but 3 machines compute, and this one has 2 GPUs"):
+        process_group.Group(0, 9, 3).device("auto")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Adapted models are held against those from scratch that had the same labels."""
 
 import math
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -8,7 +9,8 @@ import yaml
 from unit.report_tables import make_run
 
 from voxloom.report import build_report
-from voxloom.report_adaptation import SCRATCH, compared
+from voxloom.report_adaptation import SCRATCH, adaptation, compared
+from voxloom.report_inputs import Run
 
 NETWORK = {"name": "unet", "widths": [4, 8]}
 
@@ -43,6 +45,22 @@ def test_without_a_model_from_scratch_there_is_no_difference():
     table = compared(scores(adapted=0.7), {"adapted": fact("em/best, fold 0")})
     assert table.loc[0, "compared with"] == "–"
     assert math.isnan(table.loc[0, "average_precision_difference"])
+
+
+def test_an_ensemble_began_with_nothing(tmp_path):
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump({"network": NETWORK, "initialised": {"source": "em/best"}}))
+    folders = {"adapted": tmp_path, "both": tmp_path / "gone"}
+    table = scores(adapted=0.7, both=0.8).assign(scope="pooled", part="test", voxels=100)
+    material = SimpleNamespace(
+        models=lambda task: list(folders),
+        runs=lambda task: [Run(task, model, "0", tmp_path, {}, folder) for model, folder in folders.items()],
+        scores=table,
+        of_task=lambda found, task: found,
+        note=lambda task: "",
+    )
+    page = adaptation(material, "membranes")
+    assert "em/best" in page
+    assert "both" not in page
 
 
 @pytest.mark.parametrize("is_adapted", [False, True])

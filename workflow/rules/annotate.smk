@@ -19,7 +19,7 @@ rule annotate:
         mem_mb=memory_mib,
         block_mib=block_mib,
     params:
-        recipe=lookup("{task}/annotate/recipe", within=TASKS),
+        recipe=setting("{task}/annotate/recipe", within=TASKS),
         code=code_version("annotate"),
     script:
         "../../scripts/annotate.py"
@@ -46,7 +46,7 @@ rule annotate_import:
     params:
         path=annotation_path,
         file=annotation_settings,
-        axes=lookup("{volume}/axes", within=VOLUMES),
+        axes=setting("{volume}/axes", within=VOLUMES),
         code=code_version("annotate_import"),
     script:
         "../../scripts/annotate_import.py"

@@ -55,6 +55,18 @@ def code_version(rule_name):
     return provenance.code_version(ROOT / "scripts" / f"{rule_name}.py")
 
 
+def setting(path, within):
+    """As Snakemake's lookup, which for every job walks through all of a table and not to the one row."""
+
+    def look_up(wildcards):
+        found = within
+        for key in path.format(**dict(wildcards.items())).split("/"):
+            found = found[key]
+        return found
+
+    return look_up
+
+
 def memory_mib(wildcards, attempt, rulename):
     """The configured memory of a job; a job that was killed for memory is tried again with more."""
     try:

@@ -15,7 +15,7 @@ rule distance:
         mem_mb=memory_mib,
         block_mib=block_mib,
     params:
-        distance=lookup("{task}/distance", within=TASKS),
+        distance=setting("{task}/distance", within=TASKS),
         code=code_version("distance"),
     script:
         "../../scripts/distance.py"

@@ -28,8 +28,8 @@ rule evaluate:
         block_mib=block_mib,
         device=CONFIG["resources"]["device"],
     params:
-        evaluate=lookup("{task}/evaluate", within=TASKS),
-        seed=lookup("{task}/seed", within=TASKS),
+        evaluate=setting("{task}/evaluate", within=TASKS),
+        seed=setting("{task}/seed", within=TASKS),
         code=code_version("evaluate"),
     script:
         "../../scripts/evaluate.py"

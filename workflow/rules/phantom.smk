@@ -13,7 +13,7 @@ rule phantom:
         mem_mb=memory_mib,
         block_mib=block_mib,
     params:
-        phantom=lookup("{volume}", within=CONFIG["phantom"]),
+        phantom=setting("{volume}", within=CONFIG["phantom"]),
         code=code_version("phantom"),
     script:
         "../../scripts/phantom.py"

@@ -18,7 +18,7 @@ rule plan:
         device=CONFIG["resources"]["device"],
     params:
         models=auto_models,
-        split=lookup("{task}/split", within=TASKS),
+        split=setting("{task}/split", within=TASKS),
         code=code_version("plan"),
     script:
         "../../scripts/plan.py"

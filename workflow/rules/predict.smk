@@ -18,7 +18,7 @@ rule predict_part:
         device=CONFIG["resources"]["device"],
         gpu_memory_mib=CONFIG["resources"]["gpu_memory_mib"],
     params:
-        predict=lookup("{task}/predict", within=TASKS),
+        predict=setting("{task}/predict", within=TASKS),
         code=code_version("predict_part"),
     script:
         "../../scripts/predict_part.py"
@@ -45,7 +45,7 @@ rule predict:
         device=CONFIG["resources"]["device"],
         gpu_memory_mib=CONFIG["resources"]["gpu_memory_mib"],
     params:
-        predict=lookup("{task}/predict", within=TASKS),
+        predict=setting("{task}/predict", within=TASKS),
         code=code_version("predict"),
     script:
         "../../scripts/predict.py"

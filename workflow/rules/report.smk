@@ -43,6 +43,7 @@ rule report:
         device=CONFIG["resources"]["device"],
         gpu_memory_mib=CONFIG["resources"]["gpu_memory_mib"],
         processes=CONFIG["resources"]["processes"],
+        scatter=CONFIG["resources"]["scatter"],
     params:
         report=CONFIG["report"],
         page=page_of_report(),

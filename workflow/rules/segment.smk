@@ -16,7 +16,7 @@ rule segment_look:
         mem_mb=memory_mib,
         block_mib=block_mib,
     params:
-        segment=lookup("{task}/segment", within=TASKS),
+        segment=setting("{task}/segment", within=TASKS),
         code=code_version("segment_look"),
     script:
         "../../scripts/segment_look.py"
@@ -41,7 +41,7 @@ rule segment_part:
         mem_mb=memory_mib,
         block_mib=block_mib,
     params:
-        segment=lookup("{task}/segment", within=TASKS),
+        segment=setting("{task}/segment", within=TASKS),
         code=code_version("segment_part"),
     script:
         "../../scripts/segment_part.py"
@@ -67,7 +67,7 @@ rule segment:
         mem_mb=memory_mib,
         block_mib=block_mib,
     params:
-        segment=lookup("{task}/segment", within=TASKS),
+        segment=setting("{task}/segment", within=TASKS),
         code=code_version("segment"),
     script:
         "../../scripts/segment.py"

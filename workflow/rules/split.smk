@@ -20,8 +20,8 @@ rule split:
         mem_mb=memory_mib,
         block_mib=block_mib,
     params:
-        split=lookup("{task}/split", within=TASKS),
-        seed=lookup("{task}/seed", within=TASKS),
+        split=setting("{task}/split", within=TASKS),
+        seed=setting("{task}/seed", within=TASKS),
         regions=[row["region"] for row in VOLUMES.values()],
         networks=split_networks,
         planned=auto_inputs,

@@ -24,8 +24,8 @@ rule train:
         checkpoint_minutes=CONFIG["resources"]["checkpoint_minutes"],
         tensorboard=int(CONFIG["resources"]["tensorboard"]),
     params:
-        model=lookup("{task}/models/{model}", within=TASKS),
-        seed=lookup("{task}/seed", within=TASKS),
+        model=setting("{task}/models/{model}", within=TASKS),
+        seed=setting("{task}/seed", within=TASKS),
         code=code_version("train"),
     script:
         "../../scripts/train.py"
