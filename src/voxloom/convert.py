@@ -71,6 +71,7 @@ def convert(
     unit_when_unstated: str = "mm",
     voxel_um_range: tuple[float, float] = RANGE_UM,
     kind: str | None = None,
+    compression: str = "zstd",
 ) -> None:
     """Convert an opened file to any format, by the suffix of `out_path`.
 
@@ -88,6 +89,8 @@ def convert(
         Slices (Z) that there must be.
     kind : str, optional
         One of `voxloom.io.store.KINDS`; by default what `voxloom.io.formats.kind_of` says.
+    compression : {"zstd", "none"}
+        Of a stored volume; see `voxloom.io.store.create_volume`.
 
     Raises
     ------
@@ -122,6 +125,7 @@ def convert(
             kind=kind or kind_of(source),
             quantisation=quantisation_of(source),
             metadata=_metadata(source),
+            compression=compression,
             description=f"{source.path}: slabs",
         )
     else:

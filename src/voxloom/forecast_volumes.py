@@ -129,7 +129,10 @@ def _raw(row: Mapping[str, Any], convert: Mapping[str, Any]) -> Header:
     from voxloom.io.formats import open_source
 
     source = with_voxel_size(
-        open_source(row["path"], axes=row["axes"] or None), voxel_size_um=row.get("voxel_size_um"), **convert
+        open_source(row["path"], axes=row["axes"] or None),
+        voxel_size_um=row.get("voxel_size_um"),
+        unit_when_unstated=convert["unit_when_unstated"],
+        voxel_um_range=convert["voxel_um_range"],
     )
     assert source.geometry is not None
     return Header(source.require_shape(), source.dtype, source.geometry.spacing_um, source.path, source.facts)

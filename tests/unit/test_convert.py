@@ -46,6 +46,18 @@ def test_a_store_has_the_voxels_the_size_the_header_and_the_checksum(tmp_path):
     assert volume.metadata["unit_stated"] is True
 
 
+def test_a_conversion_without_compression_holds_the_values_as_they_are(tmp_path):
+    values = np.random.default_rng(0).integers(1, 7, (64, 64, 64)).astype("uint8")  # noise of less than 3 bits
+    path = nrrd(tmp_path / "a.nrrd", values, unit="um")
+    sizes = {}
+    for compression in ("zstd", "none"):
+        store = tmp_path / f"{compression}.zarr"
+        convert_file(path, store, memory_mib=512, compression=compression)
+        np.testing.assert_array_equal(io.open_volume(store)[...], values)
+        sizes[compression] = sum(file.stat().st_size for file in (store / "0").rglob("*") if file.is_file())
+    assert sizes["zstd"] < 0.5 * values.nbytes < values.nbytes < sizes["none"]
+
+
 def test_no_voxel_size_is_refused_until_one_is_given(tmp_path):
     path = nrrd(tmp_path / "a.nrrd", spacing=None)
     with pytest.raises(FormatError, match=r"a\.nrrd states no voxel size.*voxel_size_um in volumes\.tsv"):

@@ -35,6 +35,17 @@ def test_voxels_and_geometry_come_back(tmp_path, dtype):
     assert volume.dtype == np.dtype(dtype)
 
 
+def test_an_uncompressed_volume_holds_the_same_voxels_for_any_reader(tmp_path):
+    image = random_image((70, 300, 40), np.uint16)
+    volume = write(tmp_path / "v.zarr", image, compression="none")
+    np.testing.assert_array_equal(volume[:, :, :], image)
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "v.zarr" / "0", mode="r")[:], image)
+    codecs = json.loads((tmp_path / "v.zarr" / "0" / "zarr.json").read_text())["codecs"][0]["configuration"]["codecs"]
+    assert [codec["name"] for codec in codecs] == ["bytes"]
+    with pytest.raises(VolumeError, match="unknown compression 'gzip'; known: zstd, none"):
+        write(tmp_path / "w.zarr", image, compression="gzip")
+
+
 def test_zarr_python_reads_the_same_voxels_and_the_ome_metadata(tmp_path):
     image = random_image((70, 300, 40), np.uint16)
     write(tmp_path / "v.zarr", image)

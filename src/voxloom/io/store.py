@@ -38,6 +38,8 @@ KINDS = {
 }
 """What a volume can be, and how its coarser levels are made."""
 
+COMPRESSIONS = ("zstd", "none")
+
 
 def _context() -> ts.Context:
     """Codecs of an array compute on as many threads as the job has, which Snakemake says as it does to OpenMP."""
@@ -236,6 +238,7 @@ def create_volume(
     metadata: dict[str, Any] | None = None,
     multiscale: bool = True,
     resume: str | None = None,
+    compression: str = "zstd",
 ) -> Iterator[VolumeWriter]:
     """Write a store; it appears under its name only when it is complete.
 
@@ -261,6 +264,9 @@ def create_volume(
     resume : str, optional
         From `voxloom.io.resume.resume_key`. Blocks that a run of the same key had finished, when it was killed or
         failed, are found again: `voxloom.blocks.map_blocks` leaves them out. For volumes without channels.
+    compression : {"zstd", "none"}
+        Of the full size; coarser levels are always compressed. Patches of noisy values are read in half the time
+        without.
 
     Yields
     ------
@@ -276,9 +282,11 @@ def create_volume(
         raise VolumeError(f"a volume has shape (Z, Y, X) or (C, Z, Y, X) without a zero, got {shape}")
     if kind not in KINDS:
         raise VolumeError(f"unknown kind of volume {kind!r}; known: {', '.join(KINDS)}")
+    if compression not in COMPRESSIONS:
+        raise VolumeError(f"unknown compression {compression!r}; known: {', '.join(COMPRESSIONS)}")
     assert resume is None or len(shape) == 3, "a volume with channels doesn't resume"
     with atomic_directory(path, resume=resume) as folder:
-        writer = _begin(folder, "0", shape, np.dtype(dtype), metadata)
+        writer = _begin(folder, "0", shape, np.dtype(dtype), metadata, compression)
         yield writer
         factors = [(1, 1, 1)]
         if multiscale:
@@ -335,10 +343,15 @@ def keep_results(directory: str | Path, step: str) -> Kept:
 
 
 def _begin(
-    folder: Path, name: str, shape: tuple[int, ...], dtype: np.dtype, metadata: dict[str, Any] | None = None
+    folder: Path,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    metadata: dict[str, Any] | None = None,
+    compression: str = "zstd",
 ) -> VolumeWriter:
     """Create an array, or open the one that an interrupted run left in a folder that is found again."""
-    writer = VolumeWriter(_create_array(folder / name, shape, dtype), folder, metadata)
+    writer = VolumeWriter(_create_array(folder / name, shape, dtype, compression), folder, metadata)
     if is_resumable(folder):
         lines = folder / WORK / f"done-{name.rpartition('/')[2]}.txt"
         writer.journal = Journal(lines, folder / name, writer.shape, writer.shard_shape)
@@ -386,7 +399,7 @@ def shards_of(shape: Sequence[int]) -> tuple[int, ...]:
     return (*[1] * (len(shape) - 3), *shard)
 
 
-def _create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+def _create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype, compression: str) -> Any:
     chunk = [min(CHUNK, size) for size in shape[-3:]]
     lead = [1] * (len(shape) - 3)
     inner = [
@@ -406,7 +419,7 @@ def _create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Any:
         "name": "sharding_indexed",
         "configuration": {
             "chunk_shape": lead + chunk,
-            "codecs": inner,
+            "codecs": inner if compression == "zstd" else inner[:1],
             "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
             "index_location": "end",
         },

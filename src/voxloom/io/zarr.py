@@ -289,6 +289,7 @@ def write_zarr(
     quantisation: Quantisation | None = None,
     metadata: dict[str, Any] | None = None,
     multiscale: bool = True,
+    compression: str = "zstd",
     description: str = "",
 ) -> None:
     """Write a volume as one of our own stores: while one slab is compressed and written, the next is decoded.
@@ -308,6 +309,8 @@ def write_zarr(
         Kept in the store, with "nonfinite_voxels" where there are any.
     multiscale : bool
         Whether coarser levels are added.
+    compression : {"zstd", "none"}
+        See `voxloom.io.store.create_volume`.
     description : str
         For progress lines; none are logged when it is empty.
 
@@ -330,6 +333,7 @@ def write_zarr(
             quantisation=quantisation,
             metadata=metadata,
             multiscale=multiscale,
+            compression=compression,
         ) as writer,
         ThreadPoolExecutor(max_workers=1) as pool,
     ):
