@@ -1,16 +1,19 @@
 """Rule annotate_import: an annotation file in, an annotation in the volume's grid out."""
 
-from voxloom import io
+from voxloom import addresses, io
 from voxloom.annotate_file import import_annotation
+from voxloom.convert import source_record
 from voxloom.io.formats import open_source
 from voxloom.logs import log_to
 
 with log_to(snakemake.log[0]):
     volume = io.open_volume(snakemake.input.volume)
-    source = open_source(snakemake.params.path, axes=snakemake.params.axes)
+    path = addresses.local_path(snakemake.params.path, snakemake.input.files)
+    source = open_source(path, axes=snakemake.params.axes)
     with io.create_volume(
         snakemake.output.annotation, shape=volume.shape, dtype="uint8", geometry=volume.geometry, kind="annotation"
     ) as out:
+        out.metadata["source"] = source_record(source, snakemake.params.path)
         import_annotation(
             source,
             out,

@@ -8,6 +8,7 @@ with log_to(snakemake.log[0]):
     convert_file(
         volume["path"],
         snakemake.output.volume,
+        files=snakemake.input.raw,
         axes=volume["axes"],
         memory_mib=snakemake.resources.mem_mb,
         voxel_size_um=volume.get("voxel_size_um"),

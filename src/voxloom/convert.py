@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from voxloom import addresses
 from voxloom.errors import FormatError, VolumeError
 from voxloom.io.files import sha256
 from voxloom.io.formats import (
@@ -72,6 +73,7 @@ def convert(
     voxel_um_range: tuple[float, float] = RANGE_UM,
     kind: str | None = None,
     compression: str = "zstd",
+    named: str = "",
 ) -> None:
     """Convert an opened file to any format, by the suffix of `out_path`.
 
@@ -91,6 +93,8 @@ def convert(
         One of `voxloom.io.store.KINDS`; by default what `voxloom.io.formats.kind_of` says.
     compression : {"zstd", "none"}
         Of a stored volume; see `voxloom.io.store.create_volume`.
+    named : str
+        Address of which the file is a copy.
 
     Raises
     ------
@@ -124,7 +128,7 @@ def convert(
             slices=depth,
             kind=kind or kind_of(source),
             quantisation=quantisation_of(source),
-            metadata=_metadata(source),
+            metadata=_metadata(source, named),
             compression=compression,
             description=f"{source.path}: slabs",
         )
@@ -149,21 +153,30 @@ def _check_target(source: Source, out_path: Path) -> None:
 
 
 def convert_file(
-    path: str | Path, out_path: str | Path, *, axes: str | None = None, decode: bool = False, **how: Any
+    path: str | Path,
+    out_path: str | Path,
+    *,
+    files: Sequence[str | Path] = (),
+    axes: str | None = None,
+    decode: bool = False,
+    **how: Any,
 ) -> None:
     """Open a file and convert it.
 
     Parameters
     ----------
     path : str or Path
-        See `voxloom.io.formats.open_source`.
+        See `voxloom.io.formats.open_source`; or an address.
     out_path : str or Path
+    files : sequence of str or Path
+        Where the path's file lies, if that is elsewhere: the copy of what an address names.
     axes, decode
         See `voxloom.io.formats.open_source`.
     **how
         See `convert`.
     """
-    convert(open_source(path, axes=axes, decode=decode), out_path, **how)
+    source = open_source(addresses.local_path(str(path), files), axes=axes, decode=decode)
+    convert(source, out_path, named=str(path), **how)
 
 
 def with_voxel_size(
@@ -333,22 +346,39 @@ def _slice_mib(source: Described) -> float:
     return float(channels * shape[-2] * shape[-1] * max(source.dtype.itemsize, 1) / 2**20)
 
 
-def _metadata(source: Source) -> dict[str, Any]:
+def _metadata(source: Source, named: str) -> dict[str, Any]:
     """What a store keeps of its source."""
-    files = source_files(source)
     return {
-        "source": {
-            "path": source.path.as_posix(),
-            "format": source.format,
-            "files": len(files),
-            "bytes": sum(file.stat().st_size for file in files),
-            "sha256": checksum(source),
-        },
+        "source": source_record(source, named),
         "header": source.header,
         "segments": [vars(segment) for segment in source.segments],
         "unit_stated": source.unit_stated,
         "warnings": list(source.warnings),
         "facts": {key: value for key, value in source.facts.items() if key not in ("kind", "quantisation")},
+    }
+
+
+def source_record(source: Source, named: str = "") -> dict[str, Any]:
+    """Which file a store was made of.
+
+    Parameters
+    ----------
+    source : Source
+    named : str
+        Its path in the table of volumes; counts where it is an address.
+
+    Returns
+    -------
+    record : dict
+        "path", "format", "files" (how many), "bytes" and "sha256", see `checksum`.
+    """
+    files = source_files(source)
+    return {
+        "path": named if addresses.scheme(named) else source.path.as_posix(),
+        "format": source.format,
+        "files": len(files),
+        "bytes": sum(file.stat().st_size for file in files),
+        "sha256": checksum(source),
     }
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from voxloom import network_reach, network_settings
+from voxloom import addresses, network_reach, network_settings
 from voxloom.config import GIVEN
 from voxloom.errors import ConfigError
 
@@ -102,7 +102,7 @@ def raw_files(path: str) -> list[str]:
     Parameters
     ----------
     path : str
-        A file, a folder, a pattern such as ``dir/*.tif``, or ``file.h5::/dataset``.
+        A file, a folder, a pattern such as ``dir/*.tif``, ``file.h5::/dataset``, or an address.
 
     Returns
     -------
@@ -111,6 +111,8 @@ def raw_files(path: str) -> list[str]:
         files of its own.
     """
     path = path.split("::")[0]
+    if addresses.scheme(path):
+        return [path]
     if any(sign in path for sign in "*?["):
         return sorted(glob.glob(path))
     if Path(path).is_dir() and not any((Path(path) / name).exists() for name in ("zarr.json", ".zarray", ".zgroup")):
@@ -162,6 +164,11 @@ def _volume_problems(config: dict[str, Any], volumes: Table) -> Iterator[str]:
                 if path not in made:
                     near = _near(path, made)
                     yield f"{table}: {column} of {name} is {path}, which no phantom or download makes{near}"
+                continue
+            if addresses.scheme(path):
+                unreadable = addresses.problem(path)
+                if unreadable:
+                    yield f"{table}: {column} of {name}, {path}, {unreadable}"
                 continue
             files = raw_files(path)
             yield from (f"{table}: {column} of {name}: {text}" for text in _unfit_files(files))

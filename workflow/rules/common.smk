@@ -8,6 +8,7 @@ from snakemake.exceptions import WorkflowError
 ROOT = Path(str(workflow.current_basedir)).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # Snakemake hands its sys.path on to every script, whatever runs it
 
+from voxloom import addresses
 from voxloom import config as checked
 from voxloom import configuration, forecast_check, job_memory, network_reach, plan_file, process, provenance
 from voxloom import references, takeover
@@ -34,6 +35,7 @@ onstart:
 CONFIG, VOLUMES, TASKS = CONFIGURATION.config, CONFIGURATION.volumes, CONFIGURATION.tasks
 ANNOTATION_DEFAULTS = checked.check({}, configuration.schema("task")["$defs"]["annotation_file"], name="annotate.files")
 ANNOTATORS = references.annotators(VOLUMES)
+IS_CACHED = workflow.workflow_settings.cache is not None  # --cache: shares conversions and downloads between projects
 JOB_CHECK = forecast_check.JobCheck(CONFIGURATION)
 TRAINED, SCORED, FOLDS = CONFIGURATION.trained, CONFIGURATION.scored, CONFIGURATION.folds
 
@@ -83,8 +85,17 @@ def block_mib(wildcards, attempt):
 
 
 def raw_files(wildcards):
-    """Files behind a volume's path: one, or all that match a pattern."""
-    return references.raw_files(VOLUMES[wildcards.volume]["path"])
+    """Files behind a volume's path: one, all that match a pattern, or what an address names."""
+    return files_behind(VOLUMES[wildcards.volume]["path"])
+
+
+def files_behind(path):
+    """Files that a path of volumes.tsv stands for; never looked for in the storage that results may go to."""
+    files = references.raw_files(path)
+    if addresses.scheme(path):
+        return storage(files)
+    is_result = path.startswith("results/") or workflow.storage_settings.default_storage_provider is None
+    return files if is_result else local(files)
 
 
 def conversion_settings(wildcards):
@@ -101,7 +112,7 @@ def annotation_path(wildcards):
 
 def annotation_files(wildcards):
     """Files behind an annotator's path."""
-    return references.raw_files(annotation_path(wildcards))
+    return files_behind(annotation_path(wildcards))
 
 
 def annotation_settings(wildcards):

@@ -6,6 +6,7 @@ rule fetch:
         "results/logs/fetch/{file}.log",
     wildcard_constraints:
         file=one_of(CONFIG["downloads"]),
+    cache: IS_CACHED
     conda:
         "../../envs/voxloom.yaml"
     params:

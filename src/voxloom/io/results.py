@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from voxloom.io.files import sha256
+from voxloom.io.checksums import tree_sha256
 from voxloom.io.store import StoredVolume, open_volume
 
 
@@ -76,15 +75,9 @@ def fingerprints(paths: Iterable[str | Path]) -> dict[str, str]:
     Returns
     -------
     digests : dict of str to str
-        By path as given; SHA-256 over the names and bytes of the voxels' files and the metadata.
+        By path as given; see `voxloom.io.checksums.tree_sha256`.
     """
-    digests = {}
-    for store in map(Path, paths):
-        digest = hashlib.sha256()
-        for path in sorted(p for p in store.rglob("*") if p.is_file() and not p.name.startswith(".")):
-            digest.update(f"{path.relative_to(store)}\0{sha256(path)}\n".encode())
-        digests[str(store)] = digest.hexdigest()
-    return digests
+    return {str(path): tree_sha256(path) for path in paths}
 
 
 def is_synthetic(volume: StoredVolume) -> bool:

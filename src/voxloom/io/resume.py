@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxloom import provenance
+from voxloom.io.checksums import files_below
 from voxloom.io.files import KEY, WORK, atomic_directory, link_or_copy, sha256
 
 ABSENT = "absent"
@@ -48,9 +49,8 @@ def resume_key(inputs: Iterable[str | Path], **settings: Any) -> str:
 
 
 def _stamps(path: Path) -> list[tuple[str, int, int]]:
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    shown = [file for file in files if file.is_file() and not file.name.startswith(".")]
-    return [(file.relative_to(path).as_posix(), (s := file.stat()).st_size, s.st_mtime_ns) for file in shown]
+    names = files_below(path) if path.is_dir() else [""] if path.is_file() else []
+    return [(name, (s := (path / name).stat()).st_size, s.st_mtime_ns) for name in names]
 
 
 def is_resumable(folder: str | Path) -> bool:
