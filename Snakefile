@@ -25,6 +25,7 @@ include: "workflow/rules/evaluate.smk"  # prediction, annotation -> threshold, s
 include: "workflow/rules/segment.smk"  # prediction, threshold  -> numbered objects
 include: "workflow/rules/measure.smk"  # objects, volume        -> table of objects
 include: "workflow/rules/report.smk"  # everything             -> one page
+include: "workflow/rules/manifest.smk"  # everything             -> checksums, what made it
 
 
 rule all:
@@ -32,4 +33,5 @@ rule all:
     default_target: True
     input:
         "results/report/index.html",
+        "results/ro-crate-metadata.json",
         collect("results/distances/{task}/{volume}.zarr", task=TASKS, volume=VOLUMES),

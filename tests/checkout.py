@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("Snakefile", "workflow", "scripts", "src", "config", "envs", "profiles")
 ENVIRONMENT = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "VOXLOOM_PROGRESS_SECONDS": "2"}
 
+MEASURED = ("logs", "benchmarks", "report", "manifest", "ro-crate-metadata.json")  # times are in them
 SMALL = """\
 volumes: config/volumes.tsv
 tasks: {vessels: [small]}
@@ -129,7 +130,7 @@ def digests(results: Path) -> dict[str, str]:
     found = {}
     for path in sorted(results.rglob("*")):
         name = path.relative_to(results)
-        if path.is_dir() or name.parts[0] in ("logs", "benchmarks", "report") or path.name == ".snakemake_timestamp":
+        if path.is_dir() or name.parts[0] in MEASURED or path.name == ".snakemake_timestamp":
             continue
         data = path.read_bytes()
         if path.name == "training_log.csv":  # its last columns are times and memory

@@ -1,9 +1,10 @@
-"""The command `voxloom`: look at a file, convert it, score one against another, begin a configuration, plan a run."""
+"""The command `voxloom`: look at files, convert, score, begin a configuration, plan a run, verify its results."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import logging
 import math
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from voxloom.io.source import Source
+    from voxloom.manifest import Verdict
 
 PATHS = """\
 A path is a file (NRRD, TIFF, HDF5, MRC, NIfTI), a Zarr store, a folder of single TIFF or PNG slices,
@@ -78,6 +80,17 @@ examples:
   voxloom plan
   voxloom plan --directory my-project --json
   voxloom plan --memory-mib 16000 --threads 8        as if config.yaml said so"""
+
+VERIFY = """\
+Read every file of a run's results again and compare it with the checksum in their manifest, which the rule manifest
+writes at the end of a run: results/ro-crate-metadata.json and results/manifest/checksums.sha256. Files that differ, are
+missing, or that the manifest doesn't know are named. Raw data are compared where they are found."""
+
+VERIFY_EXAMPLES = """\
+examples:
+  voxloom verify
+  voxloom verify my-project --threads 8
+  cd results && sha256sum --check --quiet manifest/checksums.sha256      without voxloom, but for surplus files"""
 
 INIT = f"""\
 Look at a folder of volumes and their labels, and write the configuration of a first run, with reasons:
@@ -201,6 +214,12 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--json", action="store_true", help="for programs")
     plan.set_defaults(run=_plan)
 
+    verify = _command(commands, "verify", "compare results with their manifest", VERIFY, VERIFY_EXAMPLES, plain=True)
+    verify.add_argument("folder", metavar="FOLDER", nargs="?", default=".", help="results, or where they are")
+    verify.add_argument("--threads", type=_positive, default=2, metavar="N", help="read so many files at a time (2)")
+    verify.add_argument("--json", action="store_true", help="for programs")
+    verify.set_defaults(run=_verify)
+
     score = _command(commands, "score", "score a prediction against the truth", SCORE, SCORE_EXAMPLES)
     score.add_argument("prediction", metavar="PREDICTION")
     score.add_argument("truth", metavar="TRUTH")
@@ -250,6 +269,13 @@ def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"expected a finite number, got {text}")
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {text}")
     return value
 
 
@@ -443,6 +469,29 @@ def _plan(arguments: argparse.Namespace) -> None:
         document = forecast_page.document(given, found)
     print(json.dumps(document, indent=1) if arguments.json else forecast_page.text(document))
     forecast.refuse(found, memory_mib=given.config["resources"]["memory_mib"])
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    from voxloom import manifest
+    from voxloom.errors import FormatError
+
+    verdict = manifest.verify(arguments.folder, threads=arguments.threads)
+    if arguments.json:
+        print(json.dumps(dataclasses.asdict(verdict), indent=1))
+    else:
+        _print_verdict(verdict)
+    if verdict.wrong:
+        count = len(verdict.wrong)
+        raise FormatError(f"{count} of {verdict.checked} files are not as the manifest of {arguments.folder} says")
+
+
+def _print_verdict(verdict: Verdict) -> None:
+    for found in verdict.differences:
+        print(f"{found.what:<8} {found.name}")
+    for found in verdict.inputs:
+        print(f"input {'is not here' if found.what == 'missing' else found.what}: {found.name}")
+    if not verdict.wrong:
+        print(f"all {verdict.checked} files are as the manifest says")
 
 
 def _score(arguments: argparse.Namespace) -> None:

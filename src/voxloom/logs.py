@@ -19,6 +19,9 @@ from voxloom.faults import disk_errors_told
 LOGGER = logging.getLogger("voxloom")
 PROGRESS_SECONDS = float(os.environ.get("VOXLOOM_PROGRESS_SECONDS", "10"))
 
+MACHINE = "runs on "
+"""How a job's log says where the job runs, near its beginning."""
+
 Item = TypeVar("Item")
 
 
@@ -44,6 +47,7 @@ def log_to(path: str | Path) -> Iterator[None]:
         with disk_errors_told(), _logging_to(path, stage), disk_errors_told(), takeover.stopping_when_taken_over(path):
             process.refuse_another_library()
             process.stop_with_workflow()
+            LOGGER.info("%s%s", MACHINE, process.machine(), extra={"for_file_only": True})
             yield
             LOGGER.info("done")
     except Exception as error:
@@ -61,7 +65,7 @@ def _logging_to(path: Path, stage: str) -> Iterator[None]:
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     to_terminal = logging.StreamHandler(sys.stderr)
     to_terminal.setFormatter(logging.Formatter(f"[{stage}] %(message)s"))
-    to_terminal.addFilter(lambda record: record.exc_info is None)
+    to_terminal.addFilter(lambda record: record.exc_info is None and not hasattr(record, "for_file_only"))
     LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False
     LOGGER.handlers = [to_file, to_terminal]

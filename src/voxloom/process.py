@@ -81,6 +81,22 @@ def refuse_another_library() -> None:
         )
 
 
+def machine() -> str:
+    """Where this process runs, in words.
+
+    Returns
+    -------
+    machine : str
+        Name, cores that it may use and that there are, memory, system.
+    """
+    system = os.uname()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"{system.nodename}: {cores} of {os.cpu_count()} cores, {memory_gib:.0f} GiB, {system.sysname} {system.machine}"
+    )
+
+
 def stop_with_workflow(*, every_s: float = 1.0) -> None:
     """Stop this process, at once, when the workflow that started it is gone, be it before this call.
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from voxloom import io
+from voxloom.cli import main
 
 MODELS = ("as-published", "best")
 
@@ -74,3 +75,12 @@ def test_the_report_is_one_page_that_calls_phantoms_synthetic(demo):
 def test_snakemake_s_own_report_holds_the_page_and_the_figures(demo, tmp_path):
     demo.run("--report", str(tmp_path / "report.html"), "--nolock")
     assert "index.html" in (tmp_path / "report.html").read_text()
+
+
+def test_the_manifest_knows_the_job_of_every_file(demo, capsys):
+    entities = json.loads((demo.results() / "ro-crate-metadata.json").read_text())["@graph"]
+    parts = {part["@id"] for part in next(entity for entity in entities if entity["@id"] == "./")["hasPart"]}
+    made = [made["@id"] for entity in entities if entity["@type"] == "CreateAction" for made in entity["result"]]
+    assert sorted(made) == sorted(part for part in parts if not part.startswith("manifest/"))
+    assert main(["verify", str(demo.folder)]) == 0
+    assert "as the manifest says" in capsys.readouterr().out

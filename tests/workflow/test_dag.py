@@ -6,7 +6,8 @@ import pytest
 from checkout import Checkout
 
 TASKS, MODELS, VOLUMES = 2, 2, 2
-AFTER_TRAIN = {"train": 1, "predict": VOLUMES, "evaluate": 1, "segment": VOLUMES, "measure": VOLUMES, "report": 1}
+PAGE = {"report": 1, "manifest": 1}
+AFTER_TRAIN = {"train": 1, "predict": VOLUMES, "evaluate": 1, "segment": VOLUMES, "measure": VOLUMES, **PAGE}
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_a_changed_member_is_trained_and_predicted_again_and_so_is_its_ensemble(
     with_an_ensemble(finished)
     finished.edit("config/tasks/vessels.yaml", "learning_rate: 2.0e-3", "learning_rate: 1.0e-3")
     assert finished.planned() == {
-        name: count * (1 if name in ("train", "report") else 2) for name, count in AFTER_TRAIN.items()
+        name: count * (1 if name in ("train", *PAGE) else 2) for name, count in AFTER_TRAIN.items()
     }
 
 
@@ -107,28 +108,28 @@ def test_a_changed_recipe_step_reruns_annotate_and_what_follows_for_that_task(fi
         "evaluate": MODELS,
         "segment": MODELS * VOLUMES,
         "measure": MODELS * VOLUMES,
-        "report": 1,
+        **PAGE,
     }
 
 
 def test_a_changed_distance_clip_reruns_distance_and_the_report_that_prints_it(finished):
     finished.edit("config/tasks/axons.yaml", "clip_um: 10.0", "clip_um: 12.0")
-    assert finished.planned() == {"distance": VOLUMES, "report": 1}
+    assert finished.planned() == {"distance": VOLUMES, **PAGE}
 
 
 def test_an_edited_report_caption_reruns_the_report_only(finished):
     finished.edit("workflow/report/captions.yaml", "Precision against", "Exactness against")
-    assert finished.planned() == {"report": 1}
+    assert finished.planned() == PAGE
 
 
 def test_a_changed_report_title_reruns_the_report_only(finished):
     finished.edit("config/config.yaml", "title: voxloom demo", "title: my demo")
-    assert finished.planned() == {"report": 1}
+    assert finished.planned() == PAGE
 
 
 def test_an_edited_library_function_reruns_what_reaches_it_and_no_more(finished):
     finished.edit("src/voxloom/measure.py", "\n\ndef ", "\n\nADDED = 1\n\n\ndef ")
-    assert finished.planned() == {"measure": TASKS * MODELS * VOLUMES, "report": 1}
+    assert finished.planned() == {"measure": TASKS * MODELS * VOLUMES, **PAGE}
 
 
 def test_an_edited_algorithm_reruns_its_stage(finished):

@@ -11,6 +11,18 @@ rule report:
         audits=collect("results/splits/{task}.audit.csv", task=TASKS),
         models=run_files("results/models/{task}/{model}/{fold}", models=TRAINED),
         scores=run_files("results/evaluation/{task}/{model}/{fold}/scores.csv", models=SCORED),
+        evaluations=[
+            file
+            for name in ("threshold.json", "curve.csv", "reliability.csv", "recipe.csv")
+            for file in run_files(f"results/evaluation/{{task}}/{{model}}/{{fold}}/{name}", models=SCORED)
+        ],
+        drawn=[
+            f"results/annotations/{task}/{name}.{kind}"
+            for task in TASKS
+            for name, row in VOLUMES.items()
+            for kind in ("png", "svg")
+            if "annotation" not in row
+        ],
         predictions=run_files(
             "results/predictions/{task}/{model}/{fold}/{volume}.zarr",
             models=SCORED,
