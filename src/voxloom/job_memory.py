@@ -11,6 +11,31 @@ EVERYTHING_ELSE = 4
 """One part in so many of a job's memory is the interpreter's and its libraries'."""
 
 
+def of_attempt(memory_mib: int, *, memory_limit_mib: int, attempt: int) -> int:
+    """What a job asks for: each time that it is tried again, because it was killed perhaps for its memory, more.
+
+    Parameters
+    ----------
+    memory_mib : int
+        Of the first attempt: ``resources.memory_mib``.
+    memory_limit_mib : int
+        The most of any other: ``resources.memory_limit_mib``; 0 where there is no limit.
+    attempt : int
+        From 1.
+
+    Returns
+    -------
+    memory_mib : int
+
+    Examples
+    --------
+    >>> [of_attempt(4000, memory_limit_mib=10000, attempt=attempt) for attempt in (1, 2, 3)]
+    [4000, 8000, 10000]
+    """
+    most = max(memory_mib, memory_limit_mib or memory_mib * attempt)
+    return min(memory_mib * attempt, most)
+
+
 def block_mib(memory_mib: int) -> int:
     """What of a job's memory its blocks may take.
 

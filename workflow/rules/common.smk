@@ -76,12 +76,18 @@ def memory_mib(wildcards, attempt, rulename):
             JOB_CHECK.refuse(rulename, dict(wildcards.items()))
     except ConfigError as error:
         raise WorkflowError(str(error)) from None
-    return CONFIG["resources"]["memory_mib"] * attempt
+    return memory_of_attempt(attempt)
+
+
+def memory_of_attempt(attempt):
+    """What a job asks for when it is tried for the first time, or again."""
+    settings = CONFIG["resources"]
+    return job_memory.of_attempt(settings["memory_mib"], memory_limit_mib=settings["memory_limit_mib"], attempt=attempt)
 
 
 def block_mib(wildcards, attempt):
     """What of a job's memory its blocks may take; the rest is the interpreter's and its libraries'."""
-    return job_memory.block_mib(CONFIG["resources"]["memory_mib"] * attempt)
+    return job_memory.block_mib(memory_of_attempt(attempt))
 
 
 def raw_files(wildcards):
