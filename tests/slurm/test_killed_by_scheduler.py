@@ -66,9 +66,11 @@ def test_out_of_memory(training, trained):
 
 
 def test_time_limit(training, trained):
-    run, _ = begun(training, "--set-resources", "train:runtime=attempt", "--")
+    run, _ = begun(training)
+    (job,) = training.submitted("train")
+    training.cluster.shorten(job["job"])
     first, last = ended(training, trained, run)
-    assert (first["state"], first["minutes"], last["minutes"]) == ("TIMEOUT", "1:00", "2:00")
+    assert (first["state"], job["minutes"], last["minutes"]) == ("TIMEOUT", "4:00:00", "8:00:00")
     assert resumed(training)
 
 
