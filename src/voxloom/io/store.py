@@ -8,8 +8,11 @@ source's header) stands beside it under "voxloom".
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +30,7 @@ from voxloom.volume import Geometry, Quantisation, Vector
 
 METADATA = "zarr.json"
 CHUNK = 64
+M_ARENA_MAX = -8  # of malloc.h
 SHARD = (64, 512, 512)  # 64 slices deep, so that a slab of slices fills whole shards; 16 MiB of uint8
 KINDS = {
     "image": "mean",
@@ -41,8 +45,21 @@ KINDS = {
 COMPRESSIONS = ("zstd", "none")
 
 
+@functools.cache
+def _share_freed_memory() -> None:
+    """Let what one thread freed be used by the others, from here on in this process.
+
+    The C library of Linux keeps a heap for every thread. Shards are coded on several, whose heaps grow by turns: a
+    stored volume of labels then takes several times the memory that is in use. Elsewhere nothing changes.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_ARENA_MAX, 1)
+
+
 def _context() -> ts.Context:
     """Codecs of an array compute on as many threads as the job has, which Snakemake says as it does to OpenMP."""
+    _share_freed_memory()
     given = os.environ.get("OMP_NUM_THREADS", "")
     threads = int(given) if given.isdigit() and int(given) > 0 else 2
     # one for every array: the threads of one that a fork would inherit are not there
