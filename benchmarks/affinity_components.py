@@ -5,8 +5,9 @@
 Three affinities a voxel to its nearest neighbours, noisy, of touching cells; an edge joins where it is above 0.5.
 """
 
-import argparse
+from functools import partial
 
+import against
 import cells
 import numpy as np
 import timing
@@ -17,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from voxloom.affinities import NEAREST, label_components, label_components_volume
 
 THRESHOLD = 0.5
-LEAST, MOST_BYTES = 15.0, 14.0
+MOST_BYTES = 14.0
 
 
 def by_scipy(affinities: NDArray[np.float32]) -> NDArray[np.int32]:
@@ -42,37 +43,21 @@ def is_the_same_by_slabs(affinities: NDArray[np.float32], whole: NDArray[np.uint
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=192)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
-    timing.pin(1)
+    options = timing.sized(__doc__, size=192, rounds=5)
     affinities = cells.affinities(cells.cells(options.size))
     whole, count = label_components(affinities, threshold=THRESHOLD)
     is_equal = bool(np.array_equal(whole - 1, by_scipy(affinities)))  # both number by first voxels
     is_seamless = is_the_same_by_slabs(affinities, whole)
     del whole
-    cases = {
-        "ours": lambda: label_components(affinities, threshold=THRESHOLD),
-        "scipy": lambda: by_scipy(affinities),
-    }
-    seconds = timing.interleaved(cases, rounds=options.rounds)
-    faster = timing.ratio(seconds["scipy"], seconds["ours"])
-    peak, peer_peak = timing.peak_mib(cases["ours"]), timing.peak_mib(cases["scipy"])
-    bytes_per_voxel = peak * 2**20 / options.size**3
-    timing.record(
+    against.compare(
         f"affinities to components, {options.size}³",
+        partial(label_components, affinities, threshold=THRESHOLD),
+        {"SciPy": against.Peer(partial(by_scipy, affinities), 15, "scipy")},
         target="T14",
-        ours=round(float(np.median(seconds["ours"])), 4),
-        peer=round(float(np.median(seconds["scipy"])), 4),
-        peer_name="scipy csgraph",
-        ratio=round(faster, 1),
-        limit=f"at least {LEAST:g} times as fast, {MOST_BYTES:g} B/voxel, the same components, also by slabs",
-        peak_mib=round(peak),
-        peak_mib_peer=round(peer_peak),
-        bytes_per_voxel=round(bytes_per_voxel, 1),
+        rounds=options.rounds,
         identical=is_equal and is_seamless,
-        holds=bool(faster >= LEAST and bytes_per_voxel <= MOST_BYTES and is_equal and is_seamless),
+        most_mib=MOST_BYTES * options.size**3 / against.MIB,
+        memory_words=f"{MOST_BYTES:g} bytes a voxel, the same components, also by slabs",
         components=count,
     )
 

@@ -5,8 +5,9 @@
 Heights are 8-bit boundary probabilities of touching cells; the adapted Rand error is that to the true cells.
 """
 
-import argparse
+from functools import partial
 
+import against
 import cells
 import numpy as np
 import timing
@@ -16,7 +17,7 @@ from skimage.segmentation import watershed as by_skimage
 from voxloom.partitions import adapted_rand, contingency
 from voxloom.watershed import BYTES_PER_VOXEL, watershed, watershed_volume
 
-LEAST, MOST_BYTES = 5.0, 20.0
+MOST_BYTES = 20.0
 
 
 def is_the_same_by_blocks(
@@ -30,39 +31,24 @@ def is_the_same_by_blocks(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
-    timing.pin(1)
+    options = timing.sized(__doc__, size=128, rounds=5)
     truth = cells.cells(options.size)
     heights, seeds = cells.landscape(cells.affinities(truth))
     whole = watershed(heights, seeds)
-    error = adapted_rand(contingency(whole, truth)).error
-    peer_error = adapted_rand(contingency(by_skimage(heights, seeds.astype(np.int32)), truth)).error
+    theirs = partial(by_skimage, heights, seeds.astype(np.int32))
+    error, peer_error = (adapted_rand(contingency(labels, truth)).error for labels in (whole, theirs()))
     is_seamless, passes = is_the_same_by_blocks(heights, seeds, whole)
     del whole
-    cases = {
-        "ours": lambda: watershed(heights, seeds),
-        "skimage": lambda: by_skimage(heights, seeds.astype(np.int32)),
-    }
-    seconds = timing.interleaved(cases, rounds=options.rounds)
-    faster = timing.ratio(seconds["skimage"], seconds["ours"])
-    peak, peer_peak = timing.peak_mib(cases["ours"]), timing.peak_mib(cases["skimage"])
-    bytes_per_voxel = peak * 2**20 / options.size**3
-    timing.record(
+    against.compare(
         f"seeded watershed, {options.size}³",
+        partial(watershed, heights, seeds),
+        {"scikit-image": against.Peer(theirs, 5, "skimage")},
         target="T15",
-        ours=round(float(np.median(seconds["ours"])), 4),
-        peer=round(float(np.median(seconds["skimage"])), 4),
-        peer_name="scikit-image",
-        ratio=round(faster, 1),
-        limit=f"at least {LEAST:g} times as fast, {MOST_BYTES:g} B/voxel, adapted Rand error within 0.001, no seams",
-        peak_mib=round(peak),
-        peak_mib_peer=round(peer_peak),
-        bytes_per_voxel=round(bytes_per_voxel, 1),
+        rounds=options.rounds,
         identical=is_seamless,
-        holds=bool(faster >= LEAST and bytes_per_voxel <= MOST_BYTES and error <= peer_error + 1e-3 and is_seamless),
+        most_mib=MOST_BYTES * options.size**3 / against.MIB,
+        memory_words=f"{MOST_BYTES:g} bytes a voxel, adapted Rand error within 0.001, no seams",
+        also_holds=error <= peer_error + 1e-3,
         adapted_rand_error=round(error, 4),
         adapted_rand_error_peer=round(peer_error, 4),
         seeds=int(seeds.max()),

@@ -6,9 +6,9 @@ Kimimaro extends its lines to the tips of an object, thinning ends a little befo
 much longer than thick. It is a peer of the benchmarks only (GPL), never imported by the library.
 """
 
-import argparse
-import importlib.util
+from functools import partial
 
+import against
 import cells
 import numpy as np
 import timing
@@ -18,7 +18,7 @@ from voxloom.instances import label_objects
 from voxloom.skeleton import skeleton_length_um
 from voxloom.thinning import BYTES_PER_VOXEL, REACH, thin, thin_volume
 
-LEAST, MOST_BYTES, MOST_APART = 15.0, 12.0, 0.02
+MOST_BYTES, MOST_APART = 12.0, 0.02
 SPACING_UM = (1.0, 1.0, 1.0)
 TEASAR = {
     "scale": 1.5,
@@ -40,17 +40,13 @@ def is_the_same_by_blocks(mask: NDArray[np.bool_], whole: NDArray[np.bool_]) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+    options = timing.sized(__doc__, size=256, rounds=3)
     name = f"centre lines of fibres, {options.size}³"
-    if importlib.util.find_spec("kimimaro") is None:
+    if not against.is_installed("kimimaro"):
         timing.skip(name, target="T16", why="kimimaro is not installed")
         return
     import kimimaro
 
-    timing.pin(1)
     mask = cells.fibres(options.size)
     objects, count = label_objects(mask, connectivity=26)
 
@@ -72,31 +68,17 @@ def main() -> None:
     components = label_objects(lines, connectivity=26)[1]
     is_seamless = is_the_same_by_blocks(mask, lines)
     del lines
-    seconds = timing.interleaved({"ours": lambda: thin(mask), "kimimaro": by_kimimaro}, rounds=options.rounds)
-    faster = timing.ratio(seconds["kimimaro"], seconds["ours"])
-    peak, peer_peak = timing.peak_mib(lambda: thin(mask)), timing.peak_mib(by_kimimaro)
-    bytes_per_voxel = peak * 2**20 / options.size**3
     apart = abs(length / peer_length - 1)
-    timing.record(
+    against.compare(
         name,
+        partial(thin, mask),
+        {"kimimaro": against.Peer(by_kimimaro, 15, "kimimaro")},
         target="T16",
-        ours=round(float(np.median(seconds["ours"])), 4),
-        peer=round(float(np.median(seconds["kimimaro"])), 4),
-        peer_name="kimimaro",
-        ratio=round(faster, 1),
-        limit=f"at least {LEAST:g} times as fast, {MOST_BYTES:g} B/voxel, as many objects, length within "
-        f"{MOST_APART:.0%}, no seams",
-        peak_mib=round(peak),
-        peak_mib_peer=round(peer_peak),
-        bytes_per_voxel=round(bytes_per_voxel, 1),
+        rounds=options.rounds,
         identical=is_seamless,
-        holds=bool(
-            faster >= LEAST
-            and bytes_per_voxel <= MOST_BYTES
-            and components == count == len(peers)
-            and apart <= MOST_APART
-            and is_seamless
-        ),
+        most_mib=MOST_BYTES * options.size**3 / against.MIB,
+        memory_words=f"{MOST_BYTES:g} bytes a voxel, as many objects, length within {MOST_APART:.0%}, no seams",
+        also_holds=components == count == len(peers) and apart <= MOST_APART,
         objects=count,
         components=components,
         components_peer=len(peers),

@@ -5,6 +5,7 @@ PyTorch is imported where it is needed only: it takes a second and a few hundred
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import gc
 import json
@@ -100,6 +101,16 @@ def interleaved(cases: Mapping[str, Callable[[], object]], *, rounds: int) -> di
 def ratio(slow: list[float], fast: list[float]) -> float:
     """Median over the rounds of how many times longer the first takes."""
     return float(np.median(np.array(slow) / np.array(fast)))
+
+
+def sized(description: str | None, *, size: int, rounds: int) -> argparse.Namespace:
+    """The options --size and --rounds of a script that measures one thing on one core, to which it is pinned."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=size, help="edge of the cube, in voxels")
+    parser.add_argument("--rounds", type=int, default=rounds)
+    options = parser.parse_args()
+    pin(1)
+    return options
 
 
 def matrix_flops(dtype: torch.dtype, device: torch.device, *, edge: int = GEMM_EDGE, rounds: int = 5) -> float:
