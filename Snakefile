@@ -33,5 +33,5 @@ rule all:
     default_target: True
     input:
         "results/report/index.html",
-        "results/ro-crate-metadata.json",
+        on_disk("results/ro-crate-metadata.json"),
         collect("results/distances/{task}/{volume}.zarr", task=TASKS, volume=VOLUMES),

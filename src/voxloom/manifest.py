@@ -23,7 +23,11 @@ from voxloom.logs import progress
 
 CHECKSUMS = "manifest/checksums.sha256"
 CONFIGURATION = "manifest/configuration.yaml"
+PARTS = (CHECKSUMS, CONFIGURATION)
 KNOWN = "manifest/.known"
+ELSEWHERE = ("#volume/", "#file/")
+"""How the identities begin of what was read from outside of the results; see `voxloom.crate.source_entity`."""
+
 NOT_RESULTS = ("logs", "benchmarks", crate.FILE, "manifest")
 """What no checksum is kept of: what is told of the jobs, and the manifest itself."""
 
@@ -69,7 +73,7 @@ def write_manifest(
     with Known.kept_in(results / KNOWN) as known:
         listed = checksums.checksums(results, progress(names, description="checksums"), threads=threads, known=known)
         data = list(crate.data_entities(results, checksums.write_list(results / CHECKSUMS, listed)))
-    own = [crate.file_entity(results, Checksum(n, sha256(results / n))) for n in (CHECKSUMS, CONFIGURATION)]
+    own = [crate.file_entity(results, Checksum(n, sha256(results / n))) for n in PARTS]
     sources = _sources(results)
     document = crate.crate(
         title=title,
@@ -122,7 +126,7 @@ def _files_elsewhere(jobs: list[Job], sources: Mapping[str, crate.Entity]) -> li
 def _digest(path: Path) -> str | None:
     if path.is_dir():
         return checksums.tree_sha256(path)
-    return sha256(path) if path.exists() else None
+    return sha256(path) if path.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -195,17 +199,25 @@ def _results(folder: Path) -> Path:
 def _read_crate(path: Path) -> dict[str, crate.Entity]:
     try:
         entities = {entity["@id"]: entity for entity in json.loads(path.read_text(encoding="utf-8"))["@graph"]}
-        assert {CHECKSUMS, CONFIGURATION} <= entities.keys()
-    except (ValueError, KeyError, TypeError, AssertionError):
+        told = [entity for name, entity in entities.items() if name in PARTS or name.startswith(ELSEWHERE)]
+        is_complete = entities.keys() >= set(PARTS) and all(_is_told(entity) for entity in told)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        is_complete = False
+    if not is_complete:
         raise FormatError(
             f"{path} is not a manifest of voxloom; was it written by another tool, or edited? Have it written again: "
             "snakemake --forcerun manifest"
-        ) from None
+        )
     return entities
 
 
+def _is_told(entity: crate.Entity) -> bool:
+    """Whether an entity has what comparing needs."""
+    return isinstance(entity["name"], str) and isinstance(entity["sha256"], str)
+
+
 def _check_parts(results: Path, entities: Mapping[str, crate.Entity]) -> None:
-    for name in (CHECKSUMS, CONFIGURATION):
+    for name in PARTS:
         path = results / name
         if not path.is_file() or sha256(path) != entities[name]["sha256"]:
             what = "has another checksum than" if path.is_file() else "is not there, but stands in"
@@ -218,7 +230,7 @@ def _check_parts(results: Path, entities: Mapping[str, crate.Entity]) -> None:
 def _compare_inputs(place: Path, entities: Mapping[str, crate.Entity]) -> Iterator[Difference]:
     """What was read from elsewhere, where it can be found from the folder in which Snakemake ran."""
     for identity, entity in entities.items():
-        if not identity.startswith(("#volume/", "#file/")):
+        if not identity.startswith(ELSEWHERE):
             continue
         name = entity["name"]
         path = place / name.partition("::")[0]

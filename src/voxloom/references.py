@@ -147,6 +147,30 @@ def check_references(config: dict[str, Any], volumes: Table, tasks: Table) -> No
         raise ConfigError(f"{count} in the configuration:\n" + "\n".join(f"  - {p}" for p in problems))
 
 
+def check_cache(volumes: Table, *, table: str) -> None:
+    """Check that conversions can be shared with other projects through Snakemake's cache.
+
+    Parameters
+    ----------
+    volumes : dict
+        Complete table of volumes.
+    table : str
+        Its file, for the message.
+
+    Raises
+    ------
+    ConfigError
+        If a volume's raw data are a folder of which Snakemake can't take the checksum.
+    """
+    for name, row in volumes.items():
+        folders = [file for file in raw_files(row["path"]) if Path(file).is_dir()]
+        if folders:
+            raise ConfigError(
+                f"{table}: path of {name} is {folders[0]}, a store of many files: Snakemake's cache can't take "
+                "its checksum; run without --cache"
+            )
+
+
 def _volume_problems(config: dict[str, Any], volumes: Table) -> Iterator[str]:
     table = config["volumes"]
     for name in config["phantom"].keys() - volumes.keys():

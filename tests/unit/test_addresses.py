@@ -50,3 +50,11 @@ def test_the_table_of_volumes_is_refused_with_the_row_and_the_mend(monkeypatch):
 )
 def test_a_job_reads_what_it_was_handed(path, files, expected):
     assert addresses.local_path(path, files) == expected
+
+
+def test_a_raw_store_is_refused_where_conversions_are_shared(tmp_path):
+    (tmp_path / "raw.zarr").mkdir()
+    (tmp_path / "raw.zarr" / "zarr.json").touch()
+    references.check_cache({"brain": {"path": "raw.nrrd"}}, table="volumes.tsv")
+    with pytest.raises(ConfigError, match=r"volumes.tsv: path of brain is .*raw.zarr, a store .* run without --cache"):
+        references.check_cache({"brain": {"path": f"{tmp_path}/raw.zarr"}}, table="volumes.tsv")

@@ -32,8 +32,10 @@ def test_files_come_in_the_order_of_their_names_and_hidden_ones_do_not(folder):
     assert list(checksums.files_below(folder, leave_out=["b/c.zarr", "a0"])) == ["a.b", "a/x"]
 
 
-def test_what_a_link_leads_to_counts(folder):
+def test_what_a_link_leads_to_counts_and_a_pipe_is_not_waited_for(folder):
     (folder / "d").symlink_to(folder / "b")
+    (folder / "e").symlink_to(folder / "nowhere")
+    os.mkfifo(folder / "f")
     assert list(checksums.files_below(folder)) == [*NAMES, *(f"d/{name[2:]}" for name in NAMES[3:])]
 
 

@@ -187,6 +187,14 @@ def test_results_without_a_manifest_say_how_to_get_one(tmp_path, capsys):
     assert "has no ro-crate-metadata.json" in capsys.readouterr().err
 
 
+def test_a_manifest_without_a_checksum_is_refused(project):
+    write(project)
+    path = project / "results" / "ro-crate-metadata.json"
+    path.write_text(path.read_text().replace('"sha256"', '"sha1"'))
+    with pytest.raises(FormatError, match="is not a manifest of voxloom"):
+        manifest.verify(project)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [("manifest/checksums.sha256", "has another checksum than"), ("ro-crate-metadata.json", "is not a manifest of")],

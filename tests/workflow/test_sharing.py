@@ -93,6 +93,15 @@ def test_a_volume_may_be_an_address(raw, address, tmp_path):
     assert checkout.planned(STORE) == {}
 
 
+def test_a_run_whose_results_go_elsewhere_ends_with_the_report(raw, tmp_path):
+    pytest.importorskip("snakemake_storage_plugin_fs", reason="opt-in: pip install snakemake-storage-plugin-fs")
+    checkout = project(tmp_path / "project", str(raw))
+    where = ("--default-storage-provider", "fs", "--default-storage-prefix", str(tmp_path / "elsewhere"))
+    planned = checkout.planned(*where)
+    assert planned["report"] == 1
+    assert "manifest" not in planned
+
+
 @pytest.fixture
 def bucket(monkeypatch):
     """A bucket at a server on this machine, and Snakemake's settings for it."""
@@ -104,7 +113,8 @@ def bucket(monkeypatch):
     address = "http://{}:{}".format(*running.get_host_and_port())
     for name, value in {"ENDPOINT_URL": address, "ACCESS_KEY": "any", "SECRET_KEY": "any"}.items():
         monkeypatch.setitem(ENVIRONMENT, f"SNAKEMAKE_STORAGE_S3_{name}", value)
-    s3 = boto3.resource("s3", address, aws_access_key_id="any", aws_secret_access_key="any", region_name="us-east-1")
+    keys = {"aws_access_key_id": "any", "aws_secret_access_key": "any", "region_name": "us-east-1"}
+    s3 = boto3.resource("s3", endpoint_url=address, **keys)
     yield s3.create_bucket(Bucket="lab")
     running.stop()
 

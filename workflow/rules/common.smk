@@ -19,6 +19,8 @@ try:
     for path in workflow.configfiles:  # Snakemake's own reader takes the last of two equal keys without a word
         checked.read_yaml(path)
     CONFIGURATION = configuration.complete(config)
+    IS_CACHED = workflow.workflow_settings.cache is not None  # --cache: projects share conversions and downloads
+    references.check_cache(CONFIGURATION.volumes if IS_CACHED else {}, table=CONFIGURATION.config["volumes"])
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
@@ -35,7 +37,6 @@ onstart:
 CONFIG, VOLUMES, TASKS = CONFIGURATION.config, CONFIGURATION.volumes, CONFIGURATION.tasks
 ANNOTATION_DEFAULTS = checked.check({}, configuration.schema("task")["$defs"]["annotation_file"], name="annotate.files")
 ANNOTATORS = references.annotators(VOLUMES)
-IS_CACHED = workflow.workflow_settings.cache is not None  # --cache: shares conversions and downloads between projects
 JOB_CHECK = forecast_check.JobCheck(CONFIGURATION)
 TRAINED, SCORED, FOLDS = CONFIGURATION.trained, CONFIGURATION.scored, CONFIGURATION.folds
 
@@ -93,6 +94,11 @@ def block_mib(wildcards, attempt):
 def raw_files(wildcards):
     """Files behind a volume's path: one, all that match a pattern, or what an address names."""
     return files_behind(VOLUMES[wildcards.volume]["path"])
+
+
+def on_disk(path):
+    """A result of all others, where they are kept on a disk; nothing where they go to a storage that no job sees all of."""
+    return [path] if workflow.storage_settings.default_storage_provider is None else []
 
 
 def files_behind(path):

@@ -68,7 +68,7 @@ def files_below(folder: str | Path, *, leave_out: Iterable[str] = ()) -> Iterato
     ------
     name : str
         From the folder, with "/". Hidden files and folders don't count: Snakemake's time stamps, work of interrupted
-        jobs. What a link leads to does: a cache of converted volumes hands out links.
+        jobs; nor do links that lead nowhere, pipes and the like. What a link leads to does: a cache hands out links.
 
     Examples
     --------
@@ -85,7 +85,8 @@ def files_below(folder: str | Path, *, leave_out: Iterable[str] = ()) -> Iterato
 
 def _files_below(folder: Path, prefix: str, leave_out: frozenset[str]) -> Iterator[str]:
     with os.scandir(folder) as entries:
-        names = sorted(entry.name + "/" * entry.is_dir() for entry in entries if not entry.name.startswith("."))
+        shown = [entry for entry in entries if not entry.name.startswith(".")]
+        names = sorted(e.name + "/" * e.is_dir() for e in shown if e.is_dir() or e.is_file())
     for name in names:
         path = prefix + name
         if path.rstrip("/") in leave_out:
