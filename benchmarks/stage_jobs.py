@@ -249,7 +249,9 @@ def run(stage: str, folder: Path, *, memory_mib: int, threads: int, part: Part) 
         input=job["input"],
         output=job["output"],
         params=SimpleNamespace(code="benchmark", **job["params"]),
-        resources=SimpleNamespace(mem_mb=memory_mib, block_mib=job_memory.block_mib(memory_mib), device="cpu"),
+        resources=SimpleNamespace(
+            mem_mb=memory_mib, block_mib=job_memory.block_mib(memory_mib), device="cpu", gpu_memory_mib=0
+        ),
         wildcards=SimpleNamespace(task="bench", model="net", fold="0", volume="v", scatteritem=part.item),
         threads=threads,
         log=[str(folder / "logs" / f"{stage}.{part.item}.log")],

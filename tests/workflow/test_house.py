@@ -110,6 +110,14 @@ def test_what_the_benchmarks_compare_with_is_never_imported():
         assert not peers & imported(path), path
 
 
+def test_the_benchmarks_hand_every_stage_the_resources_that_it_asks_for():
+    benchmark = (ROOT / "benchmarks" / "stage_jobs.py").read_text()
+    handed = set(re.findall(r"(\w+)=", benchmark.split("resources=SimpleNamespace(")[1].split("\n        ),")[0]))
+    for script in sorted((ROOT / "scripts").glob("*.py")):
+        if script.stem != "train" and f'"{script.stem}"' in benchmark:
+            assert set(re.findall(r"snakemake\.resources\.(\w+)", script.read_text())) <= handed, script.name
+
+
 def test_code_version_sees_code_but_not_comments_or_docstrings(tmp_path):
     script = tmp_path / "a.py"
     versions = []
