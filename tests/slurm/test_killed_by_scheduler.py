@@ -2,7 +2,7 @@
 
 import os
 import signal
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from checkout import Checkout, digests
@@ -31,10 +31,10 @@ def training(trained, cluster, tmp_path):
 
 def begun(training, *words):
     """Start the training and stop its process (SIGSTOP) at its first checkpoint; the way it ended will be awaited."""
-    run = threading.Thread(target=lambda: training.run(*words, MODEL))
-    run.start()
+    run = ThreadPoolExecutor(1).submit(training.run, *words, MODEL)
     checkpoint = training.results() / "models" / "vessels" / "small" / ".0.checkpoint.pt"
-    training.cluster.wait_until(checkpoint.exists, "the first checkpoint", seconds=900)
+    training.cluster.wait_until(lambda: checkpoint.exists() or run.done(), "the first checkpoint", seconds=900)
+    assert not run.done(), run.result()
     (pid,) = training.scripts("train")
     os.kill(pid, signal.SIGSTOP)
     return run, pid
@@ -42,7 +42,7 @@ def begun(training, *words):
 
 def ended(training, trained, run):
     """Wait for the end; what the cluster says of the first job and of the last."""
-    run.join(timeout=1800)
+    run.result(timeout=1800)
     assert digests(training.results()) == digests(trained.results())
     assert not (training.results() / "models" / "vessels" / "small" / ".0.checkpoint.pt").exists()
     first, *_, last = training.submitted("train")
