@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from checkout import Checkout
 from slurm.cluster import Cluster
@@ -31,13 +33,12 @@ class Submitting(Checkout):
     def __init__(self, checkout: Checkout, cluster: Cluster) -> None:
         super().__init__(checkout.folder)
         self.cluster = cluster
-        self.variables: dict[str, str] = {}
 
-    def environment(self) -> dict[str, str]:
-        """Of this folder, the cluster and this test; with the executors, which lie beside Python's environment."""
+    def environment(self, more: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+        """Of this folder and the cluster; with the executors, which lie beside Python's environment."""
         ours = super().environment()
         paths = os.pathsep.join([ours["PYTHONPATH"], self.cluster.environment["PYTHONPATH"]])
-        return {**ours, **self.cluster.environment, "PYTHONPATH": paths, **self.variables}
+        return {**ours, **self.cluster.environment, "PYTHONPATH": paths, **more}
 
     def mine(self) -> list[dict[str, str]]:
         """The cluster's jobs of this folder, in the order of submission."""

@@ -88,7 +88,6 @@ def test_any_command_that_submits_a_script_will_do(local, cluster, tmp_path):
     checkout.remove("predictions")
     submitting = Submitting(checkout, cluster)
     submitting.where = ("--profile=profiles/generic", "--seconds-between-status-checks=5")
-    submitting.variables["VOXLOOM_SCHEDULER"] = "slurm"
-    submitting.run(PREDICTION)
+    submitting.run(PREDICTION, more={"VOXLOOM_SCHEDULER": "slurm"})
     assert any(job["name"] == "voxloom-predict" and job["state"] == "COMPLETED" for job in cluster.jobs())
     assert digests(submitting.results() / "predictions") == digests(local.results() / "predictions")
