@@ -3,10 +3,9 @@
 import json
 
 from voxloom import evaluate, io, network_scale, split
-from voxloom.gpu_pool import own_gpus
 from voxloom.logs import log_to
 
-with log_to(snakemake.log[0]), own_gpus(getattr(snakemake.resources, "gpu", 0), device=snakemake.resources.device):
+with log_to(snakemake.log[0]):
     given = dict(snakemake.params.evaluate)
     images = io.open_volumes(snakemake.input.volumes)
     annotations = io.open_annotations(snakemake.input.annotations)
@@ -27,7 +26,7 @@ with log_to(snakemake.log[0]), own_gpus(getattr(snakemake.resources, "gpu", 0), 
             table,
             fold=fold,
             threads=snakemake.threads,
-            device=snakemake.resources.device,
+            device="cpu",  # some small slices: no GPU is taken from the jobs that keep one
         ),
         threads=snakemake.threads,
         memory_mib=snakemake.resources.block_mib,

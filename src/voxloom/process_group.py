@@ -360,19 +360,30 @@ def nodes_of_job(environment: Mapping[str, str] = os.environ) -> list[str]:
     ------
     ModelError
         If Slurm can't say their names.
+
+    Notes
+    -----
+    Slurm is asked, since the variables of a job's step tell of the step alone, which is on one node.
     """
-    if int(environment.get("SLURM_JOB_NUM_NODES", "1")) < 2:
+    if "SLURM_JOB_ID" not in environment:
         return []
-    words = ["scontrol", "show", "hostnames", environment["SLURM_JOB_NODELIST"]]
+    (nodes,) = _said_by_slurm("squeue", "--noheader", "--jobs", environment["SLURM_JOB_ID"], "--format=%N")
+    names = _said_by_slurm("scontrol", "show", "hostnames", nodes)
+    own = environment.get("SLURMD_NODENAME", names[0])
+    return sorted(names, key=lambda name: name != own) if len(names) > 1 else []
+
+
+def _said_by_slurm(*words: str) -> list[str]:
     try:
-        names = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout.split()
+        said = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout.split()
     except (OSError, subprocess.SubprocessError) as error:
         raise ModelError(
-            f"this job has {environment['SLURM_JOB_NUM_NODES']} nodes, but `{' '.join(words)}` doesn't say which "
-            f"({error}); ask for one node in the profile, or for Slurm's commands on it"
+            f"resources.processes is more than 1, and `{' '.join(words)}` doesn't say on which nodes of the job they "
+            f"are to be ({error}); make Slurm's commands available to jobs, or set it to 1"
         ) from error
-    own = environment.get("SLURMD_NODENAME", names[0])
-    return sorted(names, key=lambda name: name != own)
+    if not said:
+        raise ModelError(f"`{' '.join(words)}` names no node of this job; set resources.processes to 1")
+    return said
 
 
 def _launcher(nodes: Sequence[str], group: Group) -> list[str]:

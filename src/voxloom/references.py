@@ -173,6 +173,8 @@ def check_cache(volumes: Table, *, table: str) -> None:
 
 def _volume_problems(config: dict[str, Any], volumes: Table) -> Iterator[str]:
     table = config["volumes"]
+    made = {f"results/raw/{p}{end}" for p in config["phantom"] for end in (".nrrd", ".truth.seg.nrrd")}
+    made |= {f"results/downloads/{file}" for file in config["downloads"]}
     for name in config["phantom"].keys() - volumes.keys():
         yield (
             f"config/config.yaml: phantom.{name} is not in {table}; add the row "
@@ -183,8 +185,6 @@ def _volume_problems(config: dict[str, Any], volumes: Table) -> Iterator[str]:
             if column != "path" and not column.startswith("annotation"):
                 continue
             if path.startswith("results/"):
-                made = {f"results/raw/{p}{end}" for p in config["phantom"] for end in (".nrrd", ".truth.seg.nrrd")}
-                made |= {f"results/downloads/{file}" for file in config["downloads"]}
                 if path not in made:
                     near = _near(path, made)
                     yield f"{table}: {column} of {name} is {path}, which no phantom or download makes{near}"

@@ -4,7 +4,15 @@ import os
 import signal
 import time
 
+import torch
+
 from voxloom.errors import ModelError
+
+
+def meet(folder, *, group):
+    total = group.total(torch.tensor([10.0**group.rank]))
+    (folder / f"{group.rank}.said").write_text(f"{os.environ['SLURMD_NODENAME']} {total.item():g}")
+    group.total(torch.ones(1))  # the first ends the others
 
 
 def fail(*, group):

@@ -68,6 +68,7 @@ def two_nodes(folder, monkeypatch):
     asked, commands = folder / "asked", folder / "bin"
     commands.mkdir()
     scripts = {
+        "squeue": 'test "$3" = 7 && echo "n[1-2]"',
         "scontrol": 'test "$*" = "show hostnames n[1-2]" && echo n1 n2',
         "srun": f'while [ "${{1#--}}" != "$1" ]; do echo "$1" >> {asked}; shift; done\nexec "$@"',
     }
@@ -75,17 +76,20 @@ def two_nodes(folder, monkeypatch):
         (commands / name).write_text(f"#!/bin/sh\n{words}\n")
         (commands / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
-    for name, value in {"JOB_NUM_NODES": "2", "JOB_NODELIST": "n[1-2]"}.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURMD_NODENAME", "n1")
     return asked
 
 
-def test_nodes_that_slurm_does_not_name_are_an_error(monkeypatch):
-    assert process_group.nodes_of_job({"SLURM_JOB_NUM_NODES": "1"}) == []
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(ModelError, match="this job has 2 nodes, but `scontrol show hostnames n.1-2.`"):
-        process_group.nodes_of_job({"SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "n[1-2]"})
+def test_nodes_that_slurm_does_not_name_are_an_error(monkeypatch, tmp_path):
+    assert process_group.nodes_of_job({}) == []
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ModelError, match="`squeue --noheader --jobs 7 --format=%N` doesn't say on which nodes"):
+        process_group.nodes_of_job({"SLURM_JOB_ID": "7"})
+    (tmp_path / "squeue").write_text("#!/bin/sh\n")
+    (tmp_path / "squeue").chmod(0o755)
+    with pytest.raises(ModelError, match="names no node of this job"):
+        process_group.nodes_of_job({"SLURM_JOB_ID": "7"})
 
 
 def test_every_process_has_a_node_and_a_gpu_of_its_own_there(monkeypatch):

@@ -26,7 +26,6 @@ rule evaluate:
     resources:
         mem_mb=memory_mib,
         block_mib=block_mib,
-        device=CONFIG["resources"]["device"],
     params:
         evaluate=setting("{task}/evaluate", within=TASKS),
         seed=setting("{task}/seed", within=TASKS),
