@@ -46,7 +46,7 @@ def own_gpus(count: int, *, device: str = "auto") -> Iterator[list[str]]:
     Raises
     ------
     ModelError
-        If the machine, or what the scheduler gave this job of it, has fewer, or others keep them.
+        If the machine has fewer, or others keep them.
 
     Notes
     -----
@@ -57,6 +57,8 @@ def own_gpus(count: int, *, device: str = "auto") -> Iterator[list[str]]:
     if not ids:
         yield []
         return
+    if "SLURM_JOB_ID" in os.environ:
+        count = min(count, len(ids))  # those of the job's other nodes aren't here
     if len(ids) < count:
         raise ModelError(
             f"the resource gpu of this job is {count}, but there {_are(len(ids))} to be had here ({', '.join(ids)}); "

@@ -106,7 +106,7 @@ def test_what_slurm_gave_is_shared_out_within_the_step_only(monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     with a_job(ids="0") as one:
         monkeypatch.setenv("SLURM_JOB_ID", "8")
-        with a_job(ids="0") as other:
+        with a_job(2, ids="0") as other:  # the second of this job is on another node
             assert (one, other) == (["0"], ["0"])
     monkeypatch.delenv(gpu_pool.VISIBLE)
     monkeypatch.setenv("SLURM_JOB_GPUS", "2,5")
