@@ -21,7 +21,7 @@ demo: $(VENV)/.ready
 	@echo "Look at results/report/index.html"
 
 test: $(VENV)/.ready $(VENV)/.executors
-	$(VENV)/bin/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder --durations 20
+	$(VENV)/bin/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder -rs --durations 20
 
 test-slurm: $(VENV)/.ready $(VENV)/.executors  ## the workflow through a real Slurm on this machine, an hour or so
 	tests/slurm/install.sh

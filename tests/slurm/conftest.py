@@ -26,8 +26,8 @@ def cluster():
         yield cluster
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def long():
-    """What takes minutes runs under `make test-slurm` only."""
+    """What takes minutes runs under `make test-slurm` only; asked for before any run that a test begins with."""
     if not os.environ.get("VOXLOOM_TEST_SLURM"):
         pytest.skip("takes minutes: make test-slurm, or set VOXLOOM_TEST_SLURM=1")

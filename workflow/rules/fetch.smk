@@ -7,6 +7,7 @@ rule fetch:
     wildcard_constraints:
         file=one_of(CONFIG["downloads"]),
     cache: IS_CACHED
+    localrule: True  # a cluster's nodes may not reach the internet
     conda:
         "../../envs/voxloom.yaml"
     params:
