@@ -243,7 +243,8 @@ def _flooded(
     strides = np.array([padded[1] * padded[2], padded[2], 1], np.int64)
     places, values = _in_turn(heights, offers, strides)
     queue = np.empty(states.size, np.int32 if states.size < 1 << 31 else np.int64)
-    if not _flood(states.reshape(-1), queue, places, values, np.concatenate((-strides, strides[::-1]))):
+    steps = tuple((*-strides, *strides[::-1]))  # a tuple: the loop over it is unrolled
+    if not _flood(states.reshape(-1), queue, places, values, steps):
         raise VolumeError(
             f"a flood takes more than {int(MOST_STEPS)} steps at one height, more than can be counted; seed or mask it"
         )
@@ -320,19 +321,21 @@ def _flood(states, queue, places, values, steps):  # type: ignore[no-untyped-def
         state = states[i]
         if (state >> STEP) & STEPS == MOST_STEPS:
             return False
+        level_here, further = state >> LEVEL, state + ONE_STEP
+        risen = ONE_STEP | level_here << ORIGIN | state & LABEL
         for step in steps:
             j = i + step
             other = states[j]
             if other <= state:
                 continue
             # water that came from lower and stands higher here stands at the voxel's own height
-            height = other & HEIGHT if other >= DRY else other >> LEVEL
-            candidate = state + ONE_STEP
-            if height > state >> LEVEL:
-                candidate = height << LEVEL | ONE_STEP | state >> LEVEL << ORIGIN | state & LABEL
-            if candidate < other:
-                if other >= DRY:
-                    _append(queue, heads, tails, np.int64(candidate >> LEVEL), j)
+            is_dry = other >= DRY
+            height = other & HEIGHT if is_dry else other >> LEVEL
+            candidate = height << LEVEL | risen if height > level_here else further
+            if is_dry:
+                _append(queue, heads, tails, np.int64(candidate >> LEVEL), j)
+                states[j] = candidate
+            elif candidate < other:
                 states[j] = candidate
     return True
 
