@@ -14,7 +14,7 @@ endif
 export PYTHONNOUSERSITE := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-slurm test-conda test-containers docs bench bench-training clean
+.PHONY: demo test test-slurm test-conda test-containers test-sharing docs bench bench-training clean
 
 demo: $(VENV)/.ready
 	$(VENV)/bin/snakemake --cores $(CORES)
@@ -32,6 +32,9 @@ test-conda: $(VENV)/.conda  ## the small run under --use-conda; with a conda of 
 
 test-containers: $(VENV)/.ready  ## the recipes' installation in a new environment, and the image where something builds one
 	VOXLOOM_TEST_CONTAINERS=1 $(VENV)/bin/python -m pytest tests/workflow/test_containers.py --durations 5
+
+test-sharing: $(VENV)-sharing/.ready  ## Snakemake's cache and storage plugins, and the manifest by its profile's own validator
+	$(VENV)-sharing/bin/python -m pytest -rs tests/workflow/test_sharing.py tests/unit/test_manifest.py
 
 docs: $(VENV)/.ready  ## rewrite the pages that come from the code
 	$(VENV)/bin/python docs/generate.py
@@ -62,5 +65,14 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@
 
+# of its own: storage plugins make Snakemake start slower, and S3's and the validator need older packages than the lock has
+$(VENV)-sharing/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-sharing
+	grep -v -E '^(python-dateutil|requests-oauthlib|rich)=' constraints.txt > $(VENV)-sharing/constraints.txt
+	$(VENV)-sharing/bin/python -m pip install --quiet --constraint constraints.txt uv
+	VIRTUAL_ENV=$(VENV)-sharing $(VENV)-sharing/bin/uv pip install --quiet --constraint $(VENV)-sharing/constraints.txt \
+	    --editable '.[storage]' pytest filelock rocrate roc-validator 'moto[server,s3]' snakemake-storage-plugin-fs
+	touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-sharing

@@ -487,7 +487,7 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 def _print_verdict(verdict: Verdict) -> None:
     for found in verdict.differences:
-        print(f"{found.what:<8} {found.name}")
+        print(f"{found.what:<8} {found.name.encode(errors='backslashreplace').decode()}")
     for found in verdict.inputs:
         print(f"input {'is not here' if found.what == 'missing' else found.what}: {found.name}")
     if not verdict.wrong:

@@ -83,7 +83,7 @@ def address(raw):
 
 
 def test_a_volume_may_be_an_address(raw, address, tmp_path):
-    pytest.importorskip("snakemake_storage_plugin_http", reason="pip install 'voxloom[storage]'")
+    pytest.importorskip("snakemake_storage_plugin_http", reason="opt-in: make test-sharing")
     checkout = project(tmp_path / "remote", address)
     checkout.run(STORE)
     volume = io.open_volume(checkout.folder / STORE)
@@ -94,7 +94,7 @@ def test_a_volume_may_be_an_address(raw, address, tmp_path):
 
 
 def test_a_run_whose_results_go_elsewhere_ends_with_the_report(raw, tmp_path):
-    pytest.importorskip("snakemake_storage_plugin_fs", reason="opt-in: pip install snakemake-storage-plugin-fs")
+    pytest.importorskip("snakemake_storage_plugin_fs", reason="opt-in: make test-sharing")
     checkout = project(tmp_path / "project", str(raw))
     where = ("--default-storage-provider", "fs", "--default-storage-prefix", str(tmp_path / "elsewhere"))
     planned = checkout.planned(*where)
@@ -105,8 +105,8 @@ def test_a_run_whose_results_go_elsewhere_ends_with_the_report(raw, tmp_path):
 @pytest.fixture
 def bucket(monkeypatch):
     """A bucket at a server on this machine, and Snakemake's settings for it."""
-    server = pytest.importorskip("moto.server", reason="opt-in: pip install 'moto[server,s3]' 'voxloom[storage]'")
-    pytest.importorskip("snakemake_storage_plugin_s3", reason="pip install 'voxloom[storage]'")
+    server = pytest.importorskip("moto.server", reason="opt-in: make test-sharing")
+    pytest.importorskip("snakemake_storage_plugin_s3", reason="opt-in: make test-sharing")
     boto3 = pytest.importorskip("boto3")
     running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     running.start()

@@ -218,14 +218,20 @@ def write_list(path: str | Path, listed: Iterable[Checksum]) -> Iterator[Checksu
     Raises
     ------
     FormatError
-        If a name has a line break, which no line can hold.
+        If a name has a line break or isn't UTF-8, which no line can hold.
     """
     with atomic_file(path) as temporary, _opened(temporary, "w") as file:
         for line in listed:
-            if len(line.name.splitlines()) != 1:
-                raise FormatError(f"the name {line.name!r} has a line break; rename that file, or move it elsewhere")
+            if len(line.name.splitlines()) != 1 or not _is_utf8(line.name):
+                raise FormatError(
+                    f"the name {line.name!r} has a line break or isn't UTF-8; rename that file, or move it elsewhere"
+                )
             file.write(str(line))
             yield line
+
+
+def _is_utf8(name: str) -> bool:
+    return not any("\ud800" <= sign <= "\udfff" for sign in name)
 
 
 def compare(
