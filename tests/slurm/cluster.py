@@ -141,8 +141,8 @@ class Cluster:
 
     def jobs(self) -> list[dict[str, str]]:
         """Every job that was ever submitted, in the order of submission."""
-        names = ("job", "state", "name", "rule", "memory", "minutes", "gres", "node", "folder")
-        told = self._run("squeue", "-h", "-a", "-t", "all", "-S", "i", "-o", "%i|%T|%j|%k|%m|%l|%b|%N|%Z")
+        names = ("job", "state", "name", "rule", "memory", "minutes", "node", "folder")
+        told = self._run("squeue", "-h", "-a", "-t", "all", "-S", "i", "-o", "%i|%T|%j|%k|%m|%l|%N|%Z")
         return [dict(zip(names, line.split("|"), strict=True)) for line in told.splitlines()]
 
     def shorten(self, job: str) -> None:
