@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from voxloom.blocks import Block, Readable, Results, Writable, map_blocks
 from voxloom.budget import Layout, slabs_within
 from voxloom.errors import VolumeError
-from voxloom.objects import Labelled, Wanted
-from voxloom.runs import Runs, find_runs
+from voxloom.objects import Wanted
+from voxloom.runs import Look, Looks, Runs, find_runs
 from voxloom.seams import Slab, join_volume, pairs_where
 
 CONNECTIVITIES = {6: 0, 18: 1, 26: 2}
@@ -174,8 +174,9 @@ def remove_small_objects_volume(
 
     Notes
     -----
-    Slabs are labelled twice and their labels never stored. The first pass keeps the faces between slabs and unites
-    the objects that touch across them; the second decides about every object. The result doesn't depend on the slabs.
+    Labels are never stored: slabs are labelled again where the runs of the first pass take too much memory. It keeps
+    the faces between slabs and unites the objects that touch across them; the second decides about every object. The
+    result doesn't depend on the slabs.
     """
     return _filter_objects(
         source,
@@ -254,9 +255,9 @@ def label_volume(
         If the budget doesn't hold one slice.
     """
     layout = slab_layout(mask.shape, mask if labels is None else labels, memory_mib=memory_mib, threads=threads)
-    label = partial(_label, shape=mask.shape, of_background=False, connectivity=connectivity)
+    look = partial(_look, Looks(memory_mib), shape=mask.shape, of_background=False, connectivity=connectivity)
     joined = join_volume(
-        label,
+        lambda values, block: look(values, block)[1],
         mask,
         wanted=at_least(1),
         touching=partial(touching, connectivity=connectivity),
@@ -265,7 +266,7 @@ def label_volume(
     )
 
     def write(values: NDArray[np.uint8], block: Block) -> NDArray[np.uint32]:
-        runs, slab = _look(values, block, mask.shape, False, connectivity)
+        runs, slab = look(values, block)
         return runs.draw(joined.table(block.index, slab))
 
     if labels is not None:
@@ -286,9 +287,9 @@ def _filter_objects(
     keep: Results | None,
 ) -> Filtered:
     layout = slab_layout(source.shape, out, memory_mib=memory_mib, threads=threads)
-    label = partial(_label, shape=source.shape, of_background=of_background, connectivity=connectivity)
+    look = partial(_look, Looks(memory_mib), shape=source.shape, of_background=of_background, connectivity=connectivity)
     joined = join_volume(
-        label,
+        lambda values, block: look(values, block)[1],
         source,
         wanted=wanted,
         touching=partial(touching, connectivity=connectivity),
@@ -298,7 +299,7 @@ def _filter_objects(
     )
 
     def write(values: NDArray[np.uint8], block: Block) -> NDArray[np.uint8]:
-        runs, slab = _look(values, block, source.shape, of_background, connectivity)
+        runs, slab = look(values, block)
         kept = runs.draw(joined.table(block.index, slab) != 0)
         return (~kept if of_background else kept).view(np.uint8)
 
@@ -332,18 +333,21 @@ def slab_layout(shape: tuple[int, ...], out: object, *, memory_mib: float, threa
     return slabs_within(shape, bytes_per_voxel=BYTES_PER_VOXEL, memory_mib=memory_mib, shards_of=out, threads=threads)
 
 
-def _label(
-    values: NDArray[np.uint8], *, block: Block, shape: tuple[int, ...], of_background: bool, connectivity: int
-) -> Labelled:
-    return _look(values, block, shape, of_background, connectivity)[1]
-
-
 def _look(
-    values: NDArray[np.uint8], block: Block, shape: tuple[int, ...], of_background: bool, connectivity: int
-) -> tuple[Runs, Labelled]:
-    mask = values == 0 if of_background else values if values.dtype == np.uint8 else values != 0
-    runs = find_runs(mask, connectivity=connectivity)
-    return runs, runs.labelled(shape=shape, first_slice=block.core[0].start)
+    looks: Looks,
+    values: NDArray[np.uint8],
+    block: Block,
+    *,
+    shape: tuple[int, ...],
+    of_background: bool,
+    connectivity: int,
+) -> Look:
+    def find() -> Look:
+        mask = values == 0 if of_background else values if values.dtype == np.uint8 else values != 0
+        runs = find_runs(mask, connectivity=connectivity)
+        return runs, runs.labelled(shape=shape, first_slice=block.core[0].start)
+
+    return looks.of(block.index, find)
 
 
 def at_least(min_size_voxels: int) -> Wanted:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +107,60 @@ def find_runs(mask: NDArray[np.bool_] | NDArray[np.uint8], *, connectivity: int)
     _cut(bits, width, starts, ends)
     objects = _unite(firsts, starts, ends, height, REACHES[connectivity], labels)
     return Runs(mask.shape, firsts, starts, ends, labels, int(objects))
+
+
+Look = tuple[Runs, Labelled]
+"""The runs of a slab, and what is known of its objects."""
+
+
+class Looks:
+    """What was found in slabs by a first pass, for a second one, as far as there is memory for it.
+
+    Parameters
+    ----------
+    memory_mib : float
+        Budget of both passes, in MiB; one part in sixteen is for this: tissue's runs fit, those of noise are found
+        again.
+    """
+
+    def __init__(self, memory_mib: float) -> None:
+        self._left = memory_mib * 2**20 / 16
+        self._held: dict[int, Look] = {}
+        self._lock = threading.Lock()
+
+    def of(self, index: int, find: Callable[[], Look]) -> Look:
+        """What is found in a slab: the first time by looking, then what was found, if it is still there.
+
+        Parameters
+        ----------
+        index : int
+            Of the slab.
+        find : callable
+            Looks at it.
+
+        Returns
+        -------
+        look : Look
+            The second time the labels of the slab's outer slices may be lacking.
+        """
+        with self._lock:
+            held = self._held.pop(index, None)
+            if held is not None:
+                self._left += _nbytes(held)
+                return held
+        runs, slab = find()
+        small = runs, slab._replace(labels=np.zeros((0, 0, 0), np.uint32))
+        with self._lock:
+            if _nbytes(small) <= self._left:
+                self._left -= _nbytes(small)
+                self._held[index] = small
+        return runs, slab
+
+
+def _nbytes(look: Look) -> int:
+    runs, slab = look
+    arrays = (runs.firsts, runs.starts, runs.ends, runs.labels, slab.sizes, slab.touches_border)
+    return sum(array.nbytes for array in arrays)
 
 
 @compiled

@@ -20,8 +20,7 @@ from voxloom.budget import Layout, fixed_within
 from voxloom.errors import VolumeError
 from voxloom.instances import at_least, touching
 from voxloom.logs import LOGGER
-from voxloom.objects import Labelled
-from voxloom.runs import Runs, find_runs
+from voxloom.runs import Look, Looks, find_runs
 from voxloom.seams import Slab, join_volume, remember
 
 BYTES_PER_VOXEL = 18
@@ -107,9 +106,14 @@ def segment_volume(
     """
     layout = _layout_of(prediction, memory_mib=memory_mib, threads=threads)
     slabs = _slabs(prediction.shape, layout.block_shape[0], [] if keep is None else keep.cores())
-    label = partial(_label, shape=prediction.shape, stored_threshold=stored_threshold, connectivity=connectivity)
+    looks = Looks(memory_mib)
+    find = partial(_find, shape=prediction.shape, stored_threshold=stored_threshold, connectivity=connectivity)
+
+    def look(stored: NDArray[Any], block: Block) -> Look:
+        return looks.of(block.index, lambda: find(stored, block))
+
     joined = join_volume(
-        label,
+        lambda stored, block: look(stored, block)[1],
         prediction,
         wanted=at_least(min_size_voxels),
         touching=partial(touching, connectivity=connectivity),
@@ -120,7 +124,7 @@ def segment_volume(
     )
 
     def write(stored: NDArray[Any], block: Block) -> NDArray[np.uint32]:
-        runs, slab = _find(stored, block, prediction.shape, stored_threshold, connectivity)
+        runs, slab = look(stored, block)
         return runs.draw(joined.table(block.index, slab))
 
     first, last = z_range or (0, prediction.shape[0])
@@ -158,10 +162,10 @@ def look_at_part(
     """
     layout = _layout_of(prediction, memory_mib=memory_mib, threads=threads)
     slabs = _slabs(prediction.shape, layout.block_shape[0], keep.cores(), z_range)
-    label = partial(_label, shape=prediction.shape, stored_threshold=stored_threshold, connectivity=connectivity)
+    find = partial(_find, shape=prediction.shape, stored_threshold=stored_threshold, connectivity=connectivity)
 
     def look(stored: NDArray[Any], block: Block) -> Slab:
-        return remember(label(stored, block=block), wanted=at_least(min_size_voxels))
+        return remember(find(stored, block)[1], wanted=at_least(min_size_voxels))
 
     looks = reduce_blocks(
         look, prediction, blocks=slabs, threads=layout.threads, description="labelled slab", keep=keep
@@ -212,15 +216,9 @@ def _layout_of(prediction: Readable, *, memory_mib: float, threads: int) -> Layo
     return slab_layout(prediction.shape, memory_mib=memory_mib, threads=threads)
 
 
-def _label(
-    stored: NDArray[Any], *, block: Block, shape: tuple[int, ...], stored_threshold: int, connectivity: int
-) -> Labelled:
-    return _find(stored, block, shape, stored_threshold, connectivity)[1]
-
-
 def _find(
-    stored: NDArray[Any], block: Block, shape: tuple[int, ...], stored_threshold: int, connectivity: int
-) -> tuple[Runs, Labelled]:
+    stored: NDArray[Any], block: Block, *, shape: tuple[int, ...], stored_threshold: int, connectivity: int
+) -> Look:
     runs = find_runs(stored >= stored_threshold, connectivity=connectivity)
     return runs, runs.labelled(shape=shape, first_slice=block.core[0].start)
 

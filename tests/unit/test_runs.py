@@ -5,7 +5,7 @@ import pytest
 import scipy.ndimage as ndi
 
 from voxloom.bits import lowest, ones
-from voxloom.runs import find_runs
+from voxloom.runs import Looks, find_runs
 
 STRUCTURES = {6: 1, 18: 2, 26: 3}
 
@@ -33,3 +33,19 @@ def test_bits_are_counted_and_found_in_every_place_of_a_word():
     words = [1 << k for k in range(64)] + [(1 << 64) - (1 << k) for k in range(64)]
     assert [lowest(np.uint64(word)) for word in words] == [*range(64), *range(64)]
     assert [ones(np.uint64(word)) for word in words] == [word.bit_count() for word in words]
+
+
+def test_a_slab_is_looked_at_again_where_its_runs_take_too_much_memory():
+    looked = []
+
+    def find():
+        looked.append(1)
+        runs = find_runs(np.ones((4, 4, 4), bool), connectivity=6)
+        return runs, runs.labelled(shape=(4, 4, 4), first_slice=0)
+
+    for memory_mib, times in ((1, 1), (0.001, 2)):
+        looks, looked[:] = Looks(memory_mib), []
+        first, second = looks.of(0, find), looks.of(0, find)
+        assert len(looked) == times
+        np.testing.assert_array_equal(first[1].sizes, second[1].sizes)
+        assert second[0].draw(np.array([False, True])).all()
