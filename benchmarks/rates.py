@@ -3,7 +3,8 @@
     python benchmarks/rates.py [--edge 512] [--stages distance segment] [--folder FOLDER]
 
 Each stage's script in a process of its own, on one core, on a small volume and on a large one (`stage_jobs.py`): what
-the small one takes is the start, what the large one takes beyond it is the work. Seconds are the processor's, so that
+the small one takes is the start, what the large one takes beyond it is the work; of parts, most of which have nothing
+to do on the small volume, that counts some of the start, so make them large. Seconds are the processor's, so that
 others on the machine don't count. Training and prediction are compared in docs/prediction.md and docs/training.md.
 """
 

@@ -35,6 +35,9 @@ class Rate:
 PAGES = "measured: docs/performance.md, 1024 x 1024 x 1024 voxels of uint8 on 2 cores of AMD EPYC"
 DEMO = "estimated: from jobs of the demo, 80 x 144 x 144 voxels of uint8 on one core of AMD EPYC, that last seconds"
 COUNTED = "assumed: operations at the speed of voxloom.plan_cost"
+SMALL = (
+    "measured: benchmarks/rates.py, 256 x 256 x 256 voxels of uint8 on a core of Intel Xeon at 2.5 GHz, shared"
+)
 PASSES = "estimated: each of segment's two passes is half of it"
 
 RATES = {
@@ -48,16 +51,16 @@ RATES = {
     "predict": Rate(1.0, 6, 430, COUNTED),
     "predict_part": Rate(1.0, 6, 430, COUNTED),
     "evaluate": Rate(21e6, 5, 250, PAGES),
-    "segment": Rate(6e6, 1.5, 235, DEMO),
-    "segment_look": Rate(12e6, 1.5, 235, PASSES),
-    "segment_part": Rate(12e6, 1.5, 235, PASSES),
+    "segment": Rate(28e6, 1.5, 235, SMALL),
+    "segment_look": Rate(56e6, 1.5, 235, PASSES),
+    "segment_part": Rate(56e6, 1.5, 235, PASSES),
     "measure": Rate(4e6, 2, 255, DEMO),
 }
 """By stage. Start and memory of the libraries are estimates in every row, from the demo's jobs; convert counts its
 memory itself. benchmarks/rates.py measures the stages without a network."""
 
-JOINED_PER_SECOND = 50e6
-"""Voxels a second of a job that joins the parts of a stage, estimated: what it computes are the coarser levels."""
+JOINED_PER_SECOND = 114e6
+"""Voxels a second of a job that joins the parts of a stage: the coarser levels; measured as `SMALL` says."""
 
 PYTORCH_MIB = 230
 """What PyTorch takes where a stage that is otherwise without it runs a network; an estimate."""
