@@ -35,9 +35,7 @@ class Rate:
 PAGES = "measured: docs/performance.md, 1024 x 1024 x 1024 voxels of uint8 on 2 cores of AMD EPYC"
 DEMO = "estimated: from jobs of the demo, 80 x 144 x 144 voxels of uint8 on one core of AMD EPYC, that last seconds"
 COUNTED = "assumed: operations at the speed of voxloom.plan_cost"
-SMALL = (
-    "measured: benchmarks/rates.py, 256 x 256 x 256 voxels of uint8 on a core of Intel Xeon at 2.5 GHz, shared"
-)
+SMALL = "measured: benchmarks/rates.py, 256 x 256 x 256 voxels of uint8 on a core of Intel Xeon at 2.5 GHz, shared"
 PASSES = "estimated: each of segment's two passes is half of it"
 
 RATES = {
