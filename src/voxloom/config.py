@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import csv
-import difflib
 import json
 import math
 import re
@@ -15,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from voxloom import network_settings
 from voxloom.deferred import Deferred
 from voxloom.errors import ConfigError
+from voxloom.text_file import nearest, read_text
+from voxloom.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
@@ -33,65 +32,6 @@ SIZE_COLUMN = "voxel_size_um"
 AUTO = "auto"
 GIVEN = "given"
 """Key of a model's settings that only a model with ``network: auto`` has: what the task file itself says of it."""
-
-
-class _UniqueKeyLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # ten times as fast
-    """YAML's safe loader, but a key that stands twice in a mapping is an error and 1e-3 is a number."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":  # <<: *anchor, whose keys may be overridden
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                line = key_node.start_mark.line + 1
-                raise ConfigError(f"line {line}: the key {key!r} stands twice in one mapping; remove one of them")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_UniqueKeyLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-
-def read_yaml(path: str | Path) -> Any:
-    """Read a YAML file.
-
-    Parameters
-    ----------
-    path : str or Path
-
-    Returns
-    -------
-    document : object
-        Plain dicts, lists, strings and numbers.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such file, it isn't YAML, or a key stands twice; names the file and the line.
-    """
-    path = Path(path)
-    try:
-        with open(path, encoding="utf-8") as file:
-            return yaml.load(file, Loader=_UniqueKeyLoader)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file{_nearest_file(path)}") from None
-    except (UnicodeDecodeError, IsADirectoryError) as error:
-        raise ConfigError(f"{path}: {_not_text(error)}") from None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise ConfigError(
-            f"{path} line {line}: {error.problem}; check the indentation, colons and brackets there"
-        ) from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not readable as YAML: {error}") from None
-    except ConfigError as error:
-        raise ConfigError(f"{path} {error}") from None
 
 
 def check(document: Any, schema: dict[str, Any], *, name: str | Path) -> Any:
@@ -157,7 +97,7 @@ def read_tasks(
             if model not in settings["models"] and model not in settings["ensembles"]:
                 raise ConfigError(
                     f"tasks.{task} asks for the model {model!r}, which {path} lacks"
-                    f"{_nearest(model, [*settings['models'], *settings['ensembles']])}"
+                    f"{nearest(model, [*settings['models'], *settings['ensembles']])}"
                 )
         for kind in ("models", "ensembles"):
             settings[kind] = {model: settings[kind][model] for model in models if model in settings[kind]}
@@ -231,12 +171,7 @@ def read_volumes(path: str | Path, schema: dict[str, Any]) -> dict[str, dict[str
         Naming the file, the line, the column and the value.
     """
     path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such table of volumes{_nearest_file(path)}") from None
-    except (UnicodeDecodeError, IsADirectoryError) as error:
-        raise ConfigError(f"{path}: {_not_text(error)}") from None
+    lines = read_text(path, encoding="utf-8-sig").splitlines()
     numbered = [(n, line) for n, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
     if not numbered:
         raise ConfigError(f"{path} is empty; its first line names the columns: volume, path, ...")
@@ -246,8 +181,11 @@ def read_volumes(path: str | Path, schema: dict[str, Any]) -> dict[str, dict[str
         raise ConfigError(f"{path} line {numbered[0][0]}: columns volume and path are needed, found {header}{hint}")
     volumes: dict[str, dict[str, Any]] = {}
     for number, line in numbered[1:]:
-        cells = next(csv.reader([line], delimiter="\t"))
         where = f"{path} line {number}"
+        try:
+            cells = next(csv.reader([line], delimiter="\t"))
+        except csv.Error as error:
+            raise ConfigError(f"{where}: {error}; is it the table of volumes?") from None
         if len(cells) > len(header):
             raise ConfigError(f"{where}: {len(cells)} cells under {len(header)} columns; remove the surplus tab")
         row: dict[str, Any] = {
@@ -270,12 +208,6 @@ def read_volumes(path: str | Path, schema: dict[str, Any]) -> dict[str, dict[str
     if not volumes:
         raise ConfigError(f"{path}: no volume below the header line")
     return volumes
-
-
-def _not_text(error: Exception) -> str:
-    if isinstance(error, IsADirectoryError):
-        return "is a folder; a file was expected"
-    return "is not UTF-8 text; save it as UTF-8 (in a spreadsheet: as text, tab-separated, UTF-8)"
 
 
 def _number(text: str, kind: type, *, where: str, column: str) -> Any:
@@ -350,14 +282,14 @@ def _explain(error: ValidationError, root: dict[str, Any]) -> str:
             k for k in value if k not in known and not any(re.search(p, k) for p in schema.get("patternProperties", {}))
         )
         where = f"{key}." if key else ""
-        return "; ".join(f"{where}{k} is not a key{_nearest(k, known)}" for k in unknown)
+        return "; ".join(f"{where}{k} is not a key{nearest(k, known)}" for k in unknown)
     if error.validator == "required":
         missing = next(k for k in limit if k not in value)
         part = _resolved(schema.get("properties", {}).get(missing, {}), root)
         meaning = " ".join(part.get("description", "it is needed").split())
         return f"{key + '.' if key else ''}{missing} is missing: {meaning}"
     if error.validator == "enum":
-        return f"{key} is {value!r}; known: {', '.join(map(str, limit))}{_nearest(str(value), [str(x) for x in limit])}"
+        return f"{key} is {value!r}; known: {', '.join(map(str, limit))}{nearest(str(value), [str(x) for x in limit])}"
     if error.validator == "type":
         kinds = [limit] if isinstance(limit, str) else limit
         hint = ""
@@ -400,15 +332,3 @@ _LIMITS = {
 def _size(schema: dict[str, Any]) -> str:
     low, high = schema.get("minItems"), schema.get("maxItems")
     return str(low) if low == high else f"{low or 0} to {high}" if high else f"at least {low}"
-
-
-def _nearest(word: str, options: Any) -> str:
-    options = [str(option) for option in options]
-    match = difflib.get_close_matches(str(word), options, 1)
-    return f"; did you mean {match[0]!r}?" if match else f"; known: {', '.join(sorted(options))}" if options else ""
-
-
-def _nearest_file(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f"; the folder {path.parent} isn't there either (paths are taken from {Path.cwd().name}/)"
-    return _nearest(path.name, [p.name for p in path.parent.iterdir() if p.suffix == path.suffix])

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from voxloom import addresses
+from voxloom import addresses, job_memory
 from voxloom.errors import FormatError, VolumeError
 from voxloom.io.files import sha256
 from voxloom.io.formats import (
@@ -156,6 +156,7 @@ def convert_file(
     path: str | Path,
     out_path: str | Path,
     *,
+    memory_mib: float,
     files: Sequence[str | Path] = (),
     axes: str | None = None,
     decode: bool = False,
@@ -168,6 +169,8 @@ def convert_file(
     path : str or Path
         See `voxloom.io.formats.open_source`; or an address.
     out_path : str or Path
+    memory_mib : float
+        Memory that the process may take, in MiB; more is refused, whatever the file says.
     files : sequence of str or Path
         Where the path's file lies, if that is elsewhere: the copy of what an address names.
     axes, decode
@@ -175,8 +178,9 @@ def convert_file(
     **how
         See `convert`.
     """
-    source = open_source(addresses.local_path(str(path), files), axes=axes, decode=decode)
-    convert(source, out_path, named=str(path), **how)
+    with job_memory.bounded(memory_mib, source=path):
+        source = open_source(addresses.local_path(str(path), files), axes=axes, decode=decode)
+        convert(source, out_path, memory_mib=memory_mib, named=str(path), **how)
 
 
 def with_voxel_size(
@@ -303,6 +307,7 @@ def slab_slices(source: Described, *, memory_mib: float) -> int:
     VolumeError
         If not even one slice fits.
     """
+    _check_chunks(source, memory_mib)
     slice_mib = _slice_mib(source)
     fits = int(max(memory_mib - BASE_MIB, 0) / (slice_mib * SLABS_IN_MEMORY))
     if fits < 1:
@@ -315,6 +320,17 @@ def slab_slices(source: Described, *, memory_mib: float) -> int:
     slowest = next((axis for axis in source.facts.get("axes", "ZYX") if axis in "ZYX"), "Z")
     is_reread = slowest != "Z"
     return fits // SHARD_SLICES * SHARD_SLICES if is_reread else SHARD_SLICES
+
+
+def _check_chunks(source: Described, memory_mib: float) -> None:
+    """Refuse a file that is compressed in pieces, one of which doesn't fit in memory beside its bytes."""
+    chunk_mib = math.prod(source.facts.get("chunks") or ()) * source.dtype.itemsize / 2**20
+    if chunk_mib * 2 > max(memory_mib - BASE_MIB, 0):
+        raise VolumeError(
+            f"{source.path} is stored in chunks of {chunk_mib:.0f} MiB, each of which is read whole and needs "
+            f"{BASE_MIB + math.ceil(2 * chunk_mib)} MiB of memory; memory_mib is {memory_mib:g}. Raise it, or write "
+            "the file with smaller chunks"
+        )
 
 
 def peak_mib(source: Described, *, memory_mib: float) -> float:

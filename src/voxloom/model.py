@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from voxloom import io, plan_file
-from voxloom.errors import ModelError
+from voxloom.errors import ConfigError, ModelError
 from voxloom.intensity import Normalisation
 from voxloom.model_card import card
+from voxloom.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -175,9 +176,8 @@ def load_model(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise ModelError(f"{folder} holds no {WEIGHTS}; train the model, or copy its whole folder")
-    network = networks.build(settings["network"], seed=0)
     tensors = read_tensors(weights)
-    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    expected = _shapes(path=folder / SETTINGS, network=settings["network"])
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if found != expected:
         differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
@@ -187,8 +187,21 @@ def load_model(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
             f"shape {found.get(name, 'missing')} instead of {expected.get(name, 'none')}; the two files are of "
             "different models"
         )
+    network = networks.build(settings["network"], seed=0)
     network.load_state_dict(tensors)
     return network.eval(), settings
+
+
+def _shapes(*, path: Path, network: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of a network's tensors, without their memory: the file may say anything."""
+    from voxloom import networks
+
+    try:
+        return networks.shapes(network)
+    except ModelError:
+        raise
+    except (TypeError, ValueError, KeyError, AttributeError, IndexError, RuntimeError, ArithmeticError) as error:
+        raise ModelError(f"{path}: network can't be built ({error!r}); copy the model's folder again") from None
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -239,8 +252,8 @@ def read_settings(folder: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise ModelError(f"{folder} is no model: it holds no {SETTINGS}")
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        settings = read_yaml(path)
+    except ConfigError as error:
         raise ModelError(f"{path} can't be read as YAML: {error}") from None
     if not isinstance(settings, dict) or settings.get("format") != FORMAT:
         found = settings.get("format") if isinstance(settings, dict) else None

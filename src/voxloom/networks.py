@@ -59,10 +59,37 @@ def build(network: Mapping[str, Any], *, seed: int) -> nn.Module:
     ModelError
         If the name is unknown or the keys don't fit together.
     """
-    check(network)
-    made = construct(network, in_channels=resolved(network)["slices"], out_channels=1)
+    made = _constructed(network)
     initialise(made, seed=seed)
     return made
+
+
+def shapes(network: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Shapes of a network's tensors, without their memory.
+
+    Parameters
+    ----------
+    network : mapping
+        See `build`.
+
+    Returns
+    -------
+    shapes : dict of str to tuple of int
+        By the tensors' names.
+
+    Raises
+    ------
+    ModelError
+        As `build`.
+    """
+    with torch.device("meta"):
+        made = _constructed(network)
+    return {name: tuple(tensor.shape) for name, tensor in made.state_dict().items()}
+
+
+def _constructed(network: Mapping[str, Any]) -> nn.Module:
+    check(network)
+    return construct(network, in_channels=resolved(network)["slices"], out_channels=1)
 
 
 def construct(network: Mapping[str, Any], *, in_channels: int, out_channels: int) -> nn.Module:

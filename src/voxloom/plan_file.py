@@ -12,8 +12,9 @@ from typing import Any
 
 import yaml
 
-from voxloom.config import AUTO, GIVEN, check, read_yaml
+from voxloom.config import AUTO, GIVEN, check
 from voxloom.errors import ConfigError
+from voxloom.yaml_file import read_yaml
 
 PLANNED_FROM = ("batch_size", "epochs", "input", "max_minutes", "samples_per_epoch")
 """What a model says itself and a plan makes room for, beside the optimiser's name; no other key moves the plan."""

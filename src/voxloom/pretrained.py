@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import pickle
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,8 +146,17 @@ def _box(box: PartBox) -> Box:
     return z, y, x
 
 
+def _refuse_bomb(file: Path) -> None:
+    """PyTorch doesn't compress; an archive that is compressed could expand to any size."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                raise ModelError(f"init_from: {file} is a compressed archive, as PyTorch writes none; save it anew")
+
+
 def _state_dict(file: Path) -> dict[str, Tensor]:
     """Tensors of a state dict; also where it lies under the key state_dict, or comes from several GPUs."""
+    _refuse_bomb(file)
     try:
         found = torch.load(file, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from voxloom import report_page, report_scores
 from voxloom.deferred import Deferred
 from voxloom.report_inputs import Material, Run
 from voxloom.report_page import badge, score, text
+from voxloom.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,7 +135,7 @@ def _facts(runs: Sequence[Run]) -> dict[str, Any]:
 def _document(folder: Path | None) -> dict[str, Any]:
     """Contents of a model's model.yaml; nothing where the report was given no folder."""
     path = folder / "model.yaml" if folder is not None else None
-    return yaml.safe_load(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else {}
+    return read_yaml(path) if path is not None and path.is_file() else {}
 
 
 def _signed(value: float) -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxloom import report_page
-from voxloom.config import read_yaml
 from voxloom.deferred import Deferred
 from voxloom.report_inputs import Material
 from voxloom.report_page import paragraph, text
+from voxloom.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from voxloom import report_page, report_run, report_scores
 from voxloom.deferred import Deferred
 from voxloom.report_graph import read_rulegraph, rulegraph_figure
 from voxloom.report_inputs import Material
 from voxloom.report_page import badge, paragraph, text
+from voxloom.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -192,7 +191,7 @@ def provenance(material: Material) -> str:
         card = run.directory / "model.yaml" if run.directory else None
         if card is not None and card.is_file():
             name = f"model {run.task}, {run.model}, fold {run.fold}: as it was trained"
-            parts.append(report_page.collapsible_yaml(name, yaml.safe_load(card.read_text(encoding="utf-8"))))
+            parts.append(report_page.collapsible_yaml(name, read_yaml(card)))
     parts += [*_narrowed_halos(material), "<h3>Time and memory</h3>", _costs(material)]
     return "\n".join(parts)
 

@@ -16,6 +16,16 @@ from voxloom.errors import ConfigError
 from voxloom.references import one_of
 
 try:
+    if Path("config/config.yaml").is_file():  # before Snakemake reads it, which may execute what it says
+        checked.read_yaml("config/config.yaml")
+except ConfigError as error:
+    raise WorkflowError(str(error)) from None
+
+
+configfile: "config/config.yaml"
+
+
+try:
     for path in workflow.configfiles:  # Snakemake's own reader takes the last of two equal keys without a word
         checked.read_yaml(path)
     CONFIGURATION = configuration.complete(config)

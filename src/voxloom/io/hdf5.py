@@ -131,14 +131,27 @@ def _dataset(file: Any, path: Path, inside: str) -> Any:
         item = file.get(inside)
         if not isinstance(item, h5py.Dataset):
             raise FormatError(f"{path} has no dataset {inside!r}; its arrays are: {listed}")
-        return item
+        return _within(file, path, item)
     if len(arrays) != 1:
         which = f", such as {path.name}::{arrays[0]}" if arrays else ""
         raise FormatError(
             f"{path} holds {len(arrays)} arrays of two or more axes, expected one; name one after '::'{which}. "
             f"There are: {listed}"
         )
-    return file[arrays[0]]
+    return _within(file, path, file[arrays[0]])
+
+
+def _within(file: Any, path: Path, dataset: Any) -> Any:
+    """The dataset, if its values are in this file: one from elsewhere must not make voxloom read others."""
+    others = {name for name, *_ in dataset.external or ()}
+    others |= {source.file_name for source in dataset.virtual_sources()} - {"."} if dataset.is_virtual else set()
+    others |= {dataset.file.filename} - {file.filename}
+    if others:
+        raise FormatError(
+            f"{path}::{dataset.name} takes its values from {', '.join(sorted(map(str, others)))}, and voxloom follows "
+            "no links out of a file; name that file, or copy the values (h5repack, h5py)"
+        )
+    return dataset
 
 
 def _plain(value: Any) -> Any:

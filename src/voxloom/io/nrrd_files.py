@@ -12,6 +12,7 @@ from voxloom.errors import FormatError
 from voxloom.io.nrrd_header import NrrdHeader
 
 MAX_FILES = 1_000_000
+MAX_NAME = 4096
 _MARKS = {b"\x1f\x8b": "gzip", b"BZ": "bzip2"}
 _LARGEST_RATIO = {"gzip": 1100, "bzip2": 1_500_000, "hex": 0.5, "ascii": 0.5, "raw": 1}
 """Bytes (for ascii: values) that a byte of the file can stand for at most, so that a header can't promise more."""
@@ -73,6 +74,8 @@ def locate(header: NrrdHeader) -> Data:
 def _data_files(header: NrrdHeader) -> tuple[Path, ...]:
     value = header.data_file or ""
     words = value.split()
+    if len(value) > MAX_NAME:
+        raise FormatError(f"{header.path}: field 'data file' has {len(value)} characters; expected a name, correct it")
     pattern = re.fullmatch(
         r"([^%]*)%(0?\d{0,2})[du]([^%]*?)\s+(-?\d{1,9})\s+(-?\d{1,9})\s+(-?\d{1,9})(\s+\d{1,9})?", value
     )

@@ -141,41 +141,74 @@ def open_volume(path: str | Path, *, level: int = 0) -> StoredVolume:
     """
     path = Path(path)
     try:
-        attributes = json.loads((path / METADATA).read_text())["attributes"]
-        ours = attributes["voxloom"]
-        datasets = attributes["ome"]["multiscales"][0]["datasets"]
+        return _opened(path, json.loads((path / METADATA).read_text())["attributes"], level)
+    except FormatError:
+        raise
     except FileNotFoundError:
         raise FormatError(
             f"{path} is not a volume: expected a folder with a zarr.json; was it written by voxloom?"
         ) from None
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise FormatError(
             f"{path}/zarr.json lacks voxloom's metadata ({error!r}); bring other Zarr files in through volumes.tsv"
         ) from None
+
+
+def _opened(path: Path, attributes: dict[str, Any], level: int) -> StoredVolume:
+    ours = attributes["voxloom"]
+    datasets = attributes["ome"]["multiscales"][0]["datasets"]
     if not 0 <= level < len(datasets):
         raise FormatError(f"{path} has levels 0 to {len(datasets) - 1}, not {level}")
-    array = _open_array(path / datasets[level]["path"])
-    scale = datasets[level]["coordinateTransformations"][0]["scale"][-3:]
-    translation = datasets[level]["coordinateTransformations"][1]["translation"][-3:]
+    array = _open_array(array_folder(path, datasets[level]["path"]))
+    transforms = datasets[level]["coordinateTransformations"]
     geometry = Geometry(
-        spacing_um=tuple(scale),
-        origin_um=tuple(translation),
-        directions=tuple(tuple(row) for row in ours["directions"]),  # type: ignore[arg-type]
+        spacing_um=_vector(transforms[0]["scale"][-3:]),
+        origin_um=_vector(transforms[1]["translation"][-3:]),
+        directions=tuple(_vector(row) for row in ours["directions"]),  # type: ignore[arg-type]
         space=ours["space"],
     )
-    quantisation = Quantisation(**ours["quantisation"]) if ours["quantisation"] else None
+    if ours["kind"] not in KINDS or not isinstance(ours["metadata"], dict):
+        raise ValueError(f"kind {ours['kind']!r}, metadata {type(ours['metadata'])}")
     return StoredVolume(
         path=path,
         shape=tuple(array.shape),
         dtype=np.dtype(array.dtype.numpy_dtype),
         geometry=geometry,
         kind=ours["kind"],
-        quantisation=quantisation,
+        quantisation=Quantisation(**ours["quantisation"]) if ours["quantisation"] else None,
         metadata=ours["metadata"],
         shard_shape=tuple(array.chunk_layout.write_chunk.shape),
         levels=len(datasets),
         array=array,
     )
+
+
+def _vector(values: Sequence[float]) -> Vector:
+    z, y, x = map(float, values)
+    return z, y, x
+
+
+def array_folder(store: Path, name: str) -> Path:
+    """Folder of one of a store's arrays.
+
+    Parameters
+    ----------
+    store : Path
+    name : str
+        As the store's metadata have it.
+
+    Returns
+    -------
+    folder : Path
+
+    Raises
+    ------
+    FormatError
+        If it would lie outside the store.
+    """
+    if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise FormatError(f"{store}: its array {name!r} lies outside the store, where voxloom doesn't follow it")
+    return store / name
 
 
 class VolumeWriter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import re
 import zlib
 from collections.abc import Iterator
@@ -56,11 +57,12 @@ def open_tiff(path: Path, *, axes: str | None = None) -> Source:
                 "its own"
             )
         stack = series[0]
+        _refuse_others(path, stack)
         shape, dtype = tuple(int(n) for n in stack.shape), np.dtype(stack.dtype)
         offset = None if stack.is_multifile else stack.dataoffset
-        if offset is not None and path.stat().st_size < offset + int(np.prod(shape)) * dtype.itemsize:
+        if offset is not None and path.stat().st_size < offset + math.prod(shape) * dtype.itemsize:
             raise FormatError(
-                f"{path} is cut short: {shape} of {dtype} end at byte {offset + int(np.prod(shape)) * dtype.itemsize}, "
+                f"{path} is cut short: {shape} of {dtype} end at byte {offset + math.prod(shape) * dtype.itemsize}, "
                 f"the file at {path.stat().st_size}; copy it again"
             )
         facts = {
@@ -91,6 +93,15 @@ def open_tiff(path: Path, *, axes: str | None = None) -> Source:
         header=header,
         warnings=warnings,
     )
+
+
+def _refuse_others(path: Path, stack: Any) -> None:
+    """Refuse an OME-TIFF whose pages lie in files of other folders."""
+    folder = path.resolve().parent
+    files = {Path(page.parent.filehandle.path) for page in stack.pages if page is not None and hasattr(page, "parent")}
+    outside = sorted(str(file) for file in files if file.resolve().parent != folder)
+    if outside:
+        raise FormatError(f"{path} has pages in {outside[0]}, outside its folder; move it into {folder}")
 
 
 @contextlib.contextmanager
@@ -176,7 +187,7 @@ def _paged(path: Path, shape: tuple[int, ...]) -> Opened:
     def opened() -> Iterator[Read]:
         with opened_tiff(path) as file:
             stack = file.series[0]
-            leading = next((n for n in range(len(shape) + 1) if np.prod(shape[:n]) == len(stack.pages)), None)
+            leading = next((n for n in range(len(shape) + 1) if math.prod(shape[:n]) == len(stack.pages)), None)
             if leading is None:
                 raise FormatError(f"{path} has {len(stack.pages)} pages for an array of shape {shape}; save it anew")
 
@@ -295,7 +306,7 @@ def write_tiff(path: Path, source: Source, *, slices: int) -> None:
     shape = source.require_shape()
     if source.dtype.name not in OME_TYPES:
         raise FormatError(f"{path}: TIFF programs have no type for {source.dtype}; write .nrrd, .h5 or .zarr")
-    size = int(np.prod(shape)) * source.dtype.itemsize
+    size = math.prod(shape) * source.dtype.itemsize
     imagej = len(shape) == 3 and source.dtype.name in IMAGEJ_TYPES and size < CLASSIC_BYTES
     z, y, x = source.geometry.spacing_um if source.geometry is not None else (None, None, None)
     said: dict[str, Any] = {"axes": "ZYX" if len(shape) == 3 else "CZYX"}

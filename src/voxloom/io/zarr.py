@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -18,7 +19,7 @@ from voxloom.errors import FormatError
 from voxloom.io.arrays import Read, array_source, name_axes, with_axes
 from voxloom.io.nrrd_geometry import micrometres_per
 from voxloom.io.source import Index, Segment, Source
-from voxloom.io.store import StoredVolume, VolumeWriter, create_volume, open_volume
+from voxloom.io.store import StoredVolume, VolumeWriter, array_folder, create_volume, open_volume
 from voxloom.logs import progress
 from voxloom.volume import Geometry, Quantisation
 
@@ -70,6 +71,7 @@ def open_zarr(path: Path, *, inside: str = "", axes: str | None = None, decode: 
         raise FormatError(
             f"{node} is not a Zarr array or group: it has none of {', '.join(_METADATA)}; {_listed(path)}"
         )
+    _refuse_links(node)
     attributes = _attributes(node)
     if "voxloom" in attributes:
         own = _own(open_volume(node), decode)
@@ -91,13 +93,24 @@ def open_zarr(path: Path, *, inside: str = "", axes: str | None = None, decode: 
     return _array(path, node, axes, None, False, (), header=_plain(_attributes(node)))
 
 
+def _refuse_links(node: Path) -> None:
+    """Refuse links in a store, which could make another file's bytes its voxels."""
+    for folder, folders, files in os.walk(node):
+        for name in (*folders, *files):
+            if (link := Path(folder, name)).is_symlink():
+                raise FormatError(
+                    f"{link} is a link, which voxloom doesn't follow within a store; copy what it leads to into its "
+                    "place (cp -rL)"
+                )
+
+
 def _attributes(node: Path) -> dict[str, Any]:
     """A node's attributes, wherever its version of Zarr keeps them."""
     try:
         if (node / "zarr.json").is_file():
             return dict(json.loads((node / "zarr.json").read_text()).get("attributes", {}))
         return dict(json.loads((node / ".zattrs").read_text())) if (node / ".zattrs").is_file() else {}
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise FormatError(f"the metadata of {node} is not JSON ({error}); copy the store again") from None
 
 
@@ -139,7 +152,7 @@ def _multiscale(path: Path, node: Path, ome: dict[str, Any], axes: str | None) -
     try:
         multiscale = ome["multiscales"][0]
         finest = multiscale["datasets"][0]
-        array = node / finest["path"]
+        array = array_folder(node, finest["path"])
         described = multiscale.get("axes") or list("tczyx")  # versions before 0.4 had names only, or nothing
         names = [axis["name"] if isinstance(axis, dict) else axis for axis in described]
         units = {axis["name"]: axis.get("unit") for axis in described if isinstance(axis, dict)}
@@ -153,7 +166,9 @@ def _multiscale(path: Path, node: Path, ome: dict[str, Any], axes: str | None) -
                 has_scale = True
             elif transform["type"] == "translation":
                 shift = [s + float(t) for s, t in zip(shift, transform["translation"], strict=True)]
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except FormatError:
+        raise
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise FormatError(
             f"the OME metadata of {node} is incomplete ({error!r}); name the array itself instead; {_listed(path)}"
         ) from None
@@ -252,7 +267,11 @@ def _own(volume: StoredVolume, decode: bool) -> Source:
 
         yield read
 
-    facts: dict[str, Any] = {"kind": volume.kind, "levels": volume.levels, "chunks": list(volume.shard_shape)}
+    facts: dict[str, Any] = {
+        "kind": volume.kind,
+        "levels": volume.levels,
+        "chunks": list(volume.array.chunk_layout.read_chunk.shape),
+    }
     warnings: tuple[str, ...] = ()
     if quantisation is not None and not decoded:
         facts["quantisation"] = vars(quantisation)
