@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+PACKAGE = Path(__file__).resolve().parent
 _LOCK = threading.Lock()
 
 
@@ -40,10 +44,37 @@ class Kernel:
         with _LOCK:
             if self._code is None:
                 try:
-                    self._code = numba.njit(cache=True, nogil=True)(self._function)
+                    self._code = numba.njit(cache=_keeps_code(PACKAGE), nogil=True)(self._function)
                 except RuntimeError:
                     self._code = numba.njit(nogil=True)(self._function)
         return self._code
+
+
+@functools.cache
+def _keeps_code(package: Path) -> bool:
+    """Whether machine code can be kept beside the sources; what was kept of other sources is removed.
+
+    numba keeps a kernel for as long as its own file stays as it is, and doesn't see that a kernel of another file
+    which it calls has changed: the old code would be called with what the new one passes.
+    """
+    version = hashlib.sha256()
+    for source in sorted(package.rglob("*.py")):
+        text = source.read_bytes()
+        if b"@compiled" in text:
+            version.update(source.name.encode() + b"\0" + text)
+    kept = package / "__pycache__" / "kernels.version"
+    part = kept.with_suffix(f".{os.getpid()}")
+    try:
+        if kept.is_file() and kept.read_text() == version.hexdigest():
+            return os.access(kept.parent, os.W_OK)
+        for code in package.glob("**/__pycache__/*.nb[ci]"):
+            code.unlink(missing_ok=True)
+        kept.parent.mkdir(exist_ok=True)
+        part.write_text(version.hexdigest())
+        part.replace(kept)
+    except OSError:
+        return False
+    return True
 
 
 def compiled(function: Callable[..., Any]) -> Kernel:
@@ -61,8 +92,8 @@ def compiled(function: Callable[..., Any]) -> Kernel:
     Notes
     -----
     A kernel works on one thread and releases Python's lock; blocks of a volume are what runs in parallel. Its machine
-    code is kept in a cache folder. Where neither the package's folder nor the user's can be written, numba refuses to
-    make a caching function; then every process compiles anew, which takes seconds and changes no result. ``fastmath``
+    code is kept beside the sources until one of them changes. Where the package's folder can't be written, every
+    process compiles anew, which takes seconds and changes no result. ``fastmath``
     stays off: a sum must not depend on where in a block a voxel lies.
     """
     return Kernel(function)

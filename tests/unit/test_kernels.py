@@ -3,7 +3,7 @@
 import numba
 import numpy as np
 
-from voxloom.kernels import compiled
+from voxloom.kernels import _keeps_code, compiled
 
 
 def _double(values):
@@ -44,3 +44,31 @@ def test_a_kernel_calls_kernels_that_were_never_called_from_python():
     values = np.arange(3)
     _add_ones(values)
     assert values.tolist() == [1, 2, 3]
+
+
+def test_machine_code_is_kept_until_any_file_with_kernels_changes(tmp_path):
+    (tmp_path / "io" / "__pycache__").mkdir(parents=True)
+    caller, callee = tmp_path / "caller.py", tmp_path / "callee.py"
+    caller.write_text("@compiled\ndef a(): ...")
+    callee.write_text("@compiled\ndef b(): ...")
+    code = tmp_path / "io" / "__pycache__" / "caller.a-1.py311.1.nbc"
+
+    def is_kept():
+        code.touch()
+        _keeps_code.cache_clear()
+        assert _keeps_code(tmp_path)
+        return code.is_file()
+
+    assert not is_kept()  # whose it is isn't known
+    assert is_kept()
+    (tmp_path / "report.py").write_text("no kernels")
+    assert is_kept()
+    callee.write_text("@compiled\ndef b(): return 1")
+    assert not is_kept()
+    assert is_kept()
+    assert not list(tmp_path.glob("__pycache__/kernels.[0-9]*"))
+
+
+def test_machine_code_is_not_kept_in_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "__pycache__").write_text("not a folder")
+    assert not _keeps_code(tmp_path)
