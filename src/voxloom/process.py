@@ -42,7 +42,7 @@ def keep_to_own_environment() -> None:
     sys.path[:] = [entry for entry in sys.path if is_own(entry)]
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if file and not is_own(file) and not name.startswith("snakemake"):
+        if file and not is_own(file) and name != "__main__" and not name.startswith("snakemake"):
             del sys.modules[name]
 
 

@@ -13,7 +13,9 @@ import sys
 sys.path.extend({launcher!r})
 import snakemake_of_the_launcher, early
 {preamble}
+__file__ = "elsewhere/script.py"  # Snakemake names the script that it copied, which isn't the one that runs
 import voxloom
+assert "__main__" in sys.modules
 print("early" in sys.modules, "snakemake_of_the_launcher" in sys.modules)
 import late
 """
