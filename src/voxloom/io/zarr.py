@@ -64,6 +64,15 @@ def open_zarr(path: Path, *, inside: str = "", axes: str | None = None, decode: 
     FormatError
         If there is no such array, or several and none was named.
     """
+    try:
+        return _opened(path, inside, axes, decode)
+    except FormatError:
+        raise
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise FormatError(f"the metadata of {path} make no sense ({error!r}); copy the store again") from error
+
+
+def _opened(path: Path, inside: str, axes: str | None, decode: bool) -> Source:
     if path.is_file():
         raise FormatError(f"{path} is a file; expected a folder that holds a Zarr store (unpack an archive first)")
     node = path / inside.strip("/") if inside else path
