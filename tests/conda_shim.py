@@ -8,7 +8,6 @@ import itertools
 import json
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import yaml
@@ -61,11 +60,13 @@ def _create(channel: str, file: Path, prefix: Path) -> None:
     scripts.mkdir(parents=True)
     variables = environment.get("variables", {})
     (scripts / "variables.sh").write_text("".join(f'export {name}="{value}"\n' for name, value in variables.items()))
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
-        requirements.writelines(f"{line}\n" for each in lines if isinstance(each, dict) for line in each["pip"])
-        requirements.flush()
-        pip = [prefix / "bin" / "python", "-I", "-m", "pip", "install", "--quiet", "--requirement", requirements.name]
-        subprocess.run(pip, check=True)
+    _add_by_pip([line for each in lines if isinstance(each, dict) for line in each["pip"]], prefix)
+
+
+def _add_by_pip(requirements: list[str], prefix: Path) -> None:
+    if requirements:
+        command = [prefix / "bin" / "python", "-I", "-m", "pip", "install", "--quiet", *requirements]
+        subprocess.run(command, check=True)
 
 
 async def _install(channel: str, specifications: list[str], prefix: Path) -> None:

@@ -27,7 +27,7 @@ def _record():
         "rule": sys.modules["__main__"].snakemake.rule,
         "prefix": sys.prefix,
         "path": sys.path,
-        "files": [file for file in files if file],
+        "files": [file for file in files if file and os.path.isabs(file)],
         "user_site": not sys.flags.no_user_site,
     }
     Path(os.environ["RECORDS"], f"{os.getpid()}.json").write_text(json.dumps(record))
