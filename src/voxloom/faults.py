@@ -1,4 +1,4 @@
-"""What a disk does to a job: full, read-only, closed to this user, or a file gone. Told with the file and the mend."""
+"""What a disk does to a job (full, read-only, closed, a file gone) and damaged files: told with file and mend."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import errno
 import os
 import re
 import shutil
+import struct
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from voxloom.errors import DiskError, VoxloomError
+from voxloom.errors import DiskError, FormatError, VoxloomError
 
 AGAIN = "then run the same command again: what is finished stays, nothing half-written is taken for finished"
 
@@ -19,6 +21,12 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM)
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 _TOLD = (*_FULL, errno.EROFS, *_FORBIDDEN, *_GONE, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EISDIR)
+
+_SENSELESS = (
+    ArithmeticError, AttributeError, EOFError, LookupError, RuntimeError, SyntaxError, TypeError, ValueError,
+    struct.error, zlib.error,
+)  # fmt: skip
+"""What decoders raise that were not written for files which lie."""
 
 _NUMBER = re.compile(r"os_error_code='(\d+)'|\(os error (\d+)\)")
 """How tensorstore and safetensors say which error of the system was behind theirs."""
@@ -47,6 +55,30 @@ def disk_errors_told(path: str | Path | None = None) -> Iterator[None]:
         if told is None:
             raise
         raise told from error
+
+
+@contextlib.contextmanager
+def damage_told(path: str | Path) -> Iterator[None]:
+    """Turn what a library raises over bytes that make no sense to it into a `FormatError`, with the file's name.
+
+    Parameters
+    ----------
+    path : str or Path
+        What is read.
+
+    Raises
+    ------
+    FormatError
+        Its cause is the library's error. Errors of ours and of the system pass.
+    """
+    try:
+        yield
+    except VoxloomError:
+        raise
+    except _SENSELESS as error:
+        raise FormatError(
+            f"{path} can't be read ({error!r}); it is damaged, or not what its suffix says: copy it again"
+        ) from error
 
 
 def disk_error(error: BaseException, path: str | Path | None = None) -> DiskError | None:

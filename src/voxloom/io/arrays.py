@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxloom.errors import FormatError
-from voxloom.faults import disk_errors_told
+from voxloom.faults import damage_told, disk_errors_told
 from voxloom.io.source import Blocks, Index, Source, slabs
 from voxloom.volume import Geometry, Vector
 
@@ -79,7 +79,7 @@ def array_source(
         return np.ascontiguousarray(values, dtype=native)
 
     def read_values() -> Iterator[NDArray[Any]]:
-        with disk_errors_told(path), opened() as read:
+        with disk_errors_told(path), damage_told(path), opened() as read:
             for index in _pieces(shape, native.itemsize):
                 yield as_native(read(index)).reshape(-1)
 
@@ -92,7 +92,7 @@ def array_source(
     order = [axes.index(axis) for axis in "CZYX" if axis in axes]
 
     def read_blocks(slices: int) -> Blocks:
-        with disk_errors_told(path), opened() as read:
+        with disk_errors_told(path), damage_told(path), opened() as read:
             for index in slabs(volume, slices, one_channel=not axes.endswith("C")):
                 of = dict(zip("CZYX"[-len(volume) :], index, strict=True))
                 values = read(tuple(of.get(axis, slice(0, 1)) for axis in axes))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxloom.errors import FormatError
-from voxloom.faults import disk_errors_told
+from voxloom.faults import damage_told, disk_errors_told
 from voxloom.io.arrays import with_all_channels, with_axes
 from voxloom.io.slices import open_slices, slice_files
 from voxloom.io.source import Segment, Source
@@ -246,7 +246,7 @@ def open_source(path: str | Path, *, axes: str | None = None, decode: bool = Fal
         )
     if inside and READERS[suffix] is not _read_hdf5:
         raise FormatError(f"{base} holds one array; '::{inside}' names an array of an HDF5 file or Zarr store only")
-    with disk_errors_told(base):
+    with disk_errors_told(base), damage_told(base):
         with open(base, "rb") as file:  # readers take a file that may not be read for a damaged one
             if not file.read(1):
                 raise FormatError(f"{base} is empty; copy or download it again")
