@@ -72,7 +72,7 @@ def memory_figure(records: Sequence[Record]) -> Figure:
         shares = dict(record["points"][0] for record in records if record["line"] == volume)
         rows = [stages.index(stage) + (number - (len(volumes) - 1) / 2) * height for stage in shares]
         bars = axes.barh(rows, list(shares.values()), height * 0.9, color=COLOURS[number], label=volume)
-        axes.bar_label(bars, fmt=lambda share: f"{share:.0%}", padding=-28, fontsize=8, color="white")
+        axes.bar_label(bars, fmt=lambda share: f"{share:.0%}", padding=3, fontsize=8)
     axes.axvline(1, color=INK, linewidth=1)
     axes.axvline(ALLOWED, color=INK, linewidth=1, linestyle=":")
     axes.set_yticks(range(len(stages)), stages)

@@ -16,7 +16,7 @@ PERFORMANCE = """\
 Every row comes from one run of a script in `benchmarks/` in which voxloom and its peer took turns (A B, then B A, and
 so on) on the same data, pinned to one core unless it says otherwise. Times are medians, ratios medians over the rounds'
 ratios, peak memory what a call adds to the process, its result included. "Same result" is checked in the same run. What
-could not be measured stands with its reason. Measured on {hardware}; `make bench` measures yours.
+could not be measured stands with its reason. Measured on {hardware}; `make bench` measures yours.{notes}
 """
 MACHINE = """
 ## The machine
@@ -136,7 +136,8 @@ def _stage(record: Record) -> str:
 def performance_page(records: Sequence[Record], training: Sequence[Record] = ()) -> str:
     machine = [record for record in records if _stage(record) == "machine"]
     others = [record for record in records if _stage(record) != "machine"]
-    text = PERFORMANCE.format(hardware=_hardware(records))
+    notes = dict.fromkeys(record["note"] for record in records if "note" in record)
+    text = PERFORMANCE.format(hardware=_hardware(records), notes="".join(f" {note}" for note in notes))
     if machine:
         text += MACHINE + "".join(
             f"| {each['name']} | {_number(each['ours'])} | {each['limit']} |\n" for each in machine

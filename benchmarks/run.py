@@ -128,6 +128,7 @@ def main() -> None:
     parser.add_argument("--training", action="store_true", help="the benchmarks of training")
     parser.add_argument("--pages", action="store_true", help="run nothing")
     parser.add_argument("--small", action="store_true", help="reduced sizes; results and pages stay as they are")
+    parser.add_argument("--note", help="a sentence for the page: what else the machine did meanwhile")
     parser.add_argument("--only", nargs="+", choices=[*STAGES, *TRAINING])
     options = parser.parse_args()
     chosen = TRAINING if options.training else STAGES
@@ -137,6 +138,8 @@ def main() -> None:
         if options.only is not None and name not in [*options.only, MACHINE]:
             continue
         said = run(name, part, is_small=options.small)
+        if options.note:
+            said = [{**record, "note": options.note} for record in said]
         if name == MACHINE:
             limits = said
         if not options.small:
