@@ -457,8 +457,8 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     save_checkpoint(tmp_path / "c", state(), key="k")
     before = (tmp_path / "c").read_bytes()
 
-    def fails(content, path):
-        path.write_bytes(b"half")
+    def fails(content, file):
+        file.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(checkpoint.torch, "save", fails)
