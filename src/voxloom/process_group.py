@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from voxloom import process
 from voxloom.errors import ModelError, VoxloomError
 
 LOGGER = logging.getLogger("voxloom")
@@ -330,6 +331,7 @@ def help_along() -> None:
     folder, group = Path(sys.argv[1]), Group(*map(int, sys.argv[2:]))
     parent = os.getppid()
     threading.Thread(target=_stop_without, args=(parent,), daemon=True, name="stop-with-parent").start()
+    process.stop_with_workflow()  # also where the parent was gone before it was asked for
     try:
         work, device, arguments = pickle.loads((folder / "work").read_bytes())
         (folder / f"{group.rank}.ready").touch()
