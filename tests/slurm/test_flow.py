@@ -33,10 +33,11 @@ def scattered(folder):
     return checkout
 
 
-def without_predictions(local, folder, cluster):
+def without_predictions(local, folder, cluster, *, scatter=2):
     """The folder as it was after training."""
     checkout = local.copy(folder)
-    checkout.edit("config/config.yaml", "threads: 1", "threads: 1, scatter: 2")
+    if scatter > 1:
+        checkout.edit("config/config.yaml", "threads: 1", f"threads: 1, scatter: {scatter}")
     checkout.remove("predictions")
     return Submitting(checkout, cluster)
 
@@ -73,9 +74,7 @@ def test_parts_may_be_an_array(local, cluster, tmp_path):
 
 @pytest.mark.skipif(IS_DEMO, reason="with the small configuration")
 def test_networks_run_on_the_node_with_a_gpu_where_the_profile_asks_for_one(local, cluster, tmp_path):
-    checkout = local.copy(tmp_path / "gpu")
-    checkout.remove("predictions")
-    submitting = Submitting(checkout, cluster)
+    submitting = without_predictions(local, tmp_path / "gpu", cluster, scatter=1)
     submitting.run("--profile", "profiles/gpu.yaml", "--", PREDICTION)
     (job,) = submitting.submitted("predict")
     assert job["node"] == "n2"  # the other has none, and comes first for jobs that ask for none
@@ -84,9 +83,7 @@ def test_networks_run_on_the_node_with_a_gpu_where_the_profile_asks_for_one(loca
 
 @pytest.mark.skipif(IS_DEMO, reason="with the small configuration")
 def test_any_command_that_submits_a_script_will_do(local, cluster, tmp_path):
-    checkout = local.copy(tmp_path / "generic")
-    checkout.remove("predictions")
-    submitting = Submitting(checkout, cluster)
+    submitting = without_predictions(local, tmp_path / "generic", cluster, scatter=1)
     submitting.where = ("--profile=profiles/generic", "--seconds-between-status-checks=5")
     submitting.run(PREDICTION, more={"VOXLOOM_SCHEDULER": "slurm"})
     assert any(job["name"] == "voxloom-predict" and job["state"] == "COMPLETED" for job in cluster.jobs())
