@@ -88,6 +88,16 @@ def test_a_mask_of_0_and_255_is_foreground_once_255_is_not_ignored():
     np.testing.assert_array_equal(codes, values == 255)
 
 
+def test_what_a_file_leaves_out_is_foreground_where_0_is_chosen():
+    cells = np.full((2, 3, 3), 255, np.uint8)
+    cells[:, 1] = 0  # a membrane between two cells
+    codes, imported = _imported(cells, labels=[0], ignore_labels=[], empty_slices="background")
+    np.testing.assert_array_equal(codes, cells == 0)
+    assert imported == ImportedAnnotation(6, 12, 0, 2)
+    with pytest.raises(FormatError, match="2 layers.*take 0 out of labels"):
+        _imported(np.stack([cells, cells]), labels=[0])
+
+
 def test_an_annotation_without_any_label_is_allowed():
     codes, imported = _imported(np.zeros((2, 3, 3), np.uint8), empty_slices="background")
     assert not codes.any()

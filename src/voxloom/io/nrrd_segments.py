@@ -92,7 +92,8 @@ def segment_selector(
     source : Source
         The segmentation, or a plain file of labels.
     labels : "any", or sequence of int or str
-        Every voxel that is not 0; or label values, in whichever layer; or names (or identifiers) of segments.
+        Every voxel that is not 0; or label values, in whichever layer (0 too where there is one layer only); or names
+        (or identifiers) of segments.
 
     Returns
     -------
@@ -102,7 +103,7 @@ def segment_selector(
     Raises
     ------
     FormatError
-        If the file has no such segment; the message lists those it has.
+        If the file has no such segment (the message lists those it has), or 0 is chosen of several layers.
     """
     wanted = _wanted(source, labels)
     layers = 1 if source.shape is None or len(source.shape) == 3 else source.shape[0]
@@ -136,6 +137,11 @@ def _wanted(source: Source, labels: Literal["any"] | Sequence[int] | Sequence[st
         return dict.fromkeys(layers)
     if not labels:
         raise FormatError(f"{source.path}: labels is an empty list; name segments{_known(source)}, or say 'any'")
+    if 0 in labels and len(layers) > 1:
+        raise FormatError(
+            f"{source.path} has {len(layers)} layers, in each of which 0 is whatever another layer may hold; "
+            "take 0 out of labels"
+        )
     wanted: dict[int, list[int] | None] = {layer: [] for layer in layers}
     for label in labels:
         if isinstance(label, str):
