@@ -27,6 +27,7 @@ with log_to(snakemake.log[0]):
             fold=fold,
             threads=snakemake.threads,
             device="cpu",  # some small slices: no GPU is taken from the jobs that keep one
+            test_time_flips=snakemake.params.test_time.get("test_time_flips"),
         ),
         threads=snakemake.threads,
         memory_mib=snakemake.resources.block_mib,

@@ -11,6 +11,7 @@ with log_to(snakemake.log[0]), own_gpus(getattr(snakemake.resources, "gpu", 0), 
     key = io.resume_key(
         snakemake.input,
         predict=snakemake.params.predict,
+        test_time=snakemake.params.test_time,
         code=snakemake.params.code,
         device=snakemake.resources.device,
     )
@@ -32,4 +33,5 @@ with log_to(snakemake.log[0]), own_gpus(getattr(snakemake.resources, "gpu", 0), 
             threads=snakemake.threads,
             device=snakemake.resources.device,
             **snakemake.params.predict,
+            **snakemake.params.test_time,
         )

@@ -164,9 +164,10 @@ def predict_jobs(configuration: Configuration, task: str, model: str, volume: st
     job : Job
     """
     members = [_settings(configuration, task, n) for n in references.members(configuration.tasks[task], model)]
+    test_time = references.test_time(configuration.tasks[task], model)
     name, folds = f"{task}/{model}/{{fold}}/{volume}", len(configuration.folds[task])
     voxels, parts = math.prod(header.shape[-3:]), configuration.config["resources"]["scatter"]
-    known = [settings for settings, _ in members if settings is not None]
+    known = [{**settings, **test_time} for settings, _ in members if settings is not None]
     if len(known) < len(members):
         waits_for = next(path for settings, path in members if settings is None)
         yield Job("predict", name, None, folds=folds, waits_for=waits_for)

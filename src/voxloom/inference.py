@@ -106,6 +106,8 @@ def predict_ensemble(
     halo_voxels: int | str = "exact",
     empty_below: float | None = None,
     empty_above: float | None = None,
+    test_time_flips: bool | None = None,
+    test_time_rotations: bool | None = None,
     part: str = "1-of-1",
     description: str = "predict",
 ) -> list[dict[str, Any]]:
@@ -131,6 +133,8 @@ def predict_ensemble(
     empty_below, empty_above : float, optional
         Squares of a slice whose every grey value is below the one, or above the other, get probability 0; see
         `occupancy.Occupancy`.
+    test_time_flips, test_time_rotations : bool, optional
+        Mean over mirrored, over turned tiles too; each member's own where it is left out.
     part : str
         Which of several jobs' shares to predict, whole layers of shards; see `blocks.part_of`.
     description : str
@@ -166,6 +170,7 @@ def predict_ensemble(
         raise ModelError("an ensemble of no model predicts nothing; give the folder of one model at least")
     for _, settings in members:
         _compare_spacing(settings, image)
+    members = with_test_time(members, test_time_flips=test_time_flips, test_time_rotations=test_time_rotations)
     memory_mib -= COPIES * sum(_weights_mib(network) for network, _ in members)
     shares, occupancy = Shares(description), Occupancy(empty_below, empty_above)
     with devices.reproducible(threads=threads):
@@ -197,6 +202,24 @@ def predict_ensemble(
         share = 100 * occupancy.empty / occupancy.squares
         LOGGER.info("%.0f %% of the squares of %d x %d voxels hold nothing and got probability 0", share, EDGE, EDGE)
     return facts
+
+
+def with_test_time(members: Sequence[Member], **given: bool | None) -> list[Member]:
+    """Members with other transforms at test time than they were trained to have.
+
+    Parameters
+    ----------
+    members : sequence of (torch.nn.Module, mapping)
+        Not modified.
+    **given : bool or None
+        ``test_time_flips`` and ``test_time_rotations``; None leaves each member its own.
+
+    Returns
+    -------
+    members : list of (torch.nn.Module, mapping)
+    """
+    instead = {key: value for key, value in given.items() if value is not None}
+    return [(network, {**settings, **instead}) for network, settings in members]
 
 
 def _prepared(
@@ -405,6 +428,7 @@ def predict_slices_at_network_scale(
     threads: int,
     device: str = "auto",
     precision: str | None = None,
+    test_time_flips: bool | None = None,
 ) -> NDArray[np.uint8]:
     """Predict slices at the size that the networks see, to be scored against labels of that size.
 
@@ -415,8 +439,8 @@ def predict_slices_at_network_scale(
     image : array-like, shape (Z, Y, X)
     z_slices : sequence of int
     threads : int
-    device, precision : str
-        See `predict_volume`.
+    device, precision, test_time_flips
+        See `predict_ensemble`; scaled slices are never turned.
 
     Returns
     -------
@@ -428,6 +452,7 @@ def predict_slices_at_network_scale(
     ModelError
         If the members have no common size.
     """
+    members = with_test_time(members, test_time_flips=test_time_flips)
     size = common_size([settings for _, settings in members])
     if size is None:
         raise ModelError("only models of one and the same input.size have another scale than the volume")

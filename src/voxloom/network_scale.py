@@ -31,6 +31,7 @@ def network_histograms(
     fold: int,
     threads: int,
     device: str = "auto",
+    test_time_flips: bool | None = None,
 ) -> dict[tuple[str, str, str], NDArray[np.int64]]:
     """Joint histograms of probabilities and labels of the test slices, both at the network's size.
 
@@ -45,6 +46,8 @@ def network_histograms(
         From `voxloom.split.make_split`.
     fold, threads : int
     device : {"auto", "cpu", "cuda", "mps"}
+    test_time_flips : bool, optional
+        Of an ensemble that says so; see `voxloom.inference.predict_ensemble`.
 
     Returns
     -------
@@ -65,7 +68,9 @@ def network_histograms(
         seen = [(network, for_volume(settings, image)) for network, settings in members] if slices else []
         for first in range(0, len(slices), SLICES_AT_ONCE):
             chosen = slices[first : first + SLICES_AT_ONCE]
-            stored = inference.predict_slices_at_network_scale(seen, image, chosen, threads=threads, device=device)
+            stored = inference.predict_slices_at_network_scale(
+                seen, image, chosen, threads=threads, device=device, test_time_flips=test_time_flips
+            )
             for truth, annotated in truths.items():
                 if volume not in annotated:
                     continue

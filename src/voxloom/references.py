@@ -22,6 +22,9 @@ WEIGHT_FILES = (".safetensors", ".pt", ".pth")
 CLOCK_TOLERANCE_S = 60.0
 """A file this much ahead of the clock is no sign of a wrong one: it is converted once more at most."""
 
+TEST_TIME = {"test_time_flips": "mirrored", "test_time_rotations": "turned"}
+"""Settings of a model that an ensemble may replace, and what becomes of tiles."""
+
 Table = dict[str, dict[str, Any]]
 
 
@@ -88,12 +91,38 @@ def members(task: dict[str, Any], model: str) -> list[str]:
     return list(task["ensembles"][model]["models"]) if model in task["ensembles"] else [model]
 
 
+def test_time(task: dict[str, Any], model: str) -> dict[str, bool]:
+    """What an ensemble says of the transforms at test time, instead of its members' own settings.
+
+    Parameters
+    ----------
+    task : dict
+        Complete task file.
+    model : str
+        A model's name, for which nothing is said, or an ensemble's.
+
+    Returns
+    -------
+    settings : dict of str to bool
+        Some of ``test_time_flips`` and ``test_time_rotations``.
+    """
+    ensemble = task["ensembles"].get(model, {})
+    return {key: ensemble[key] for key in TEST_TIME if ensemble.get(key) is not None}
+
+
 def descriptions(task: dict[str, Any]) -> dict[str, str]:
     """One line about every model and ensemble of a task, for the report."""
     said = {name: model["description"] for name, model in task["models"].items()}
     for name, ensemble in task["ensembles"].items():
-        said[name] = ensemble["description"] or f"Mean of {', '.join(ensemble['models'])}."
+        said[name] = ensemble["description"] or _described(ensemble["models"], test_time(task, name))
     return said
+
+
+def _described(models: list[str], transforms: dict[str, bool]) -> str:
+    """What an ensemble is, where nobody said it in words."""
+    tiles = [f"{'' if transforms[key] else 'not '}{word}" for key, word in TEST_TIME.items() if key in transforms]
+    over = f", tiles {' and '.join(tiles)}" if tiles else ""
+    return f"{'Mean' if len(models) > 1 else 'Prediction'} of {', '.join(models)}{over}."
 
 
 def raw_files(path: str) -> list[str]:
@@ -265,6 +294,11 @@ def _task_problems(task: dict[str, Any], volumes: Table) -> Iterator[str]:
                 yield (
                     f"ensembles.{name}.models names {member!r}, which is no model that runs; list it under tasks in "
                     f"config.yaml{_near(member, task['models'])}"
+                )
+            elif ensemble["test_time_rotations"] and task["models"][member]["input"]["size"]:
+                yield (
+                    f"ensembles.{name}.test_time_rotations is for slices at native resolution, and {member} has an "
+                    "input.size; set it to false"
                 )
     for name, model in task["models"].items():
         yield from (f"models.{name}.{text}" for text in _model_problems(model, known))

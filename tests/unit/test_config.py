@@ -99,7 +99,7 @@ def test_the_order_of_keys_changes_nothing():
             {"models": {"m": {"optimiser": {"learning_rate": 1}, "loss": {"terms": {"mse": 1}}}}},
             r"models.m.loss.terms.mse is not a key; known: bce, cldice, dice",
         ),
-        ({"ensembles": {"e": {"models": ["m"]}}}, r"ensembles.e.models has 1 values; expected at least 2"),
+        ({"ensembles": {"e": {"models": []}}}, r"ensembles.e.models has 0 values; expected at least 1"),
         ({False: 1}, r"False is not text; put the key in quotes"),
         ({"models": {"m": {"optimiser": {}}}}, r"models.m.optimiser.learning_rate is missing"),
     ],
@@ -244,6 +244,15 @@ def test_a_right_configuration_passes(tmp_path, monkeypatch):
             r"ensembles.both.models names 'n', which is no model that runs; list it under tasks.*known: m",
         ),
         ({"task": {"ensembles": {"m": {"models": ["m", "n"]}}}}, r"ensembles.m has the name of a model"),
+        (
+            {
+                "task": {
+                    "models": {"m": {"optimiser": {"learning_rate": 1}, "input": {"size": [400, 400]}}},
+                    "ensembles": {"m-8": {"models": ["m"], "test_time_rotations": True}},
+                }
+            },
+            r"ensembles.m-8.test_time_rotations is for slices at native resolution, and m has an input.size",
+        ),
         ({"task": {"split": {"by": "box"}}}, r"split.by is box, but split.boxes is empty"),
     ],
 )
@@ -317,6 +326,31 @@ def test_freezing_random_weights_is_refused(tmp_path, monkeypatch):
     model = {"optimiser": {"learning_rate": 1}, "freeze": ["down"]}
     with pytest.raises(ConfigError, match=r"models.m.freeze is \['down'\], but init_from is null"):
         references_of(tmp_path, monkeypatch, task={"models": {"m": model}})
+
+
+def test_an_ensemble_of_one_model_says_which_transforms_replace_the_models(tmp_path):
+    text = """
+annotate: {recipe: [{threshold: {below: 60}}]}
+models:
+  m: {optimiser: {learning_rate: 0.1}, test_time_flips: true}
+ensembles:
+  m-8: {models: [m], test_time_flips: true, test_time_rotations: true}
+  m-1: {models: [m], test_time_flips: false}
+"""
+    (tmp_path / "t.yaml").write_text(text)
+    task = config.read_tasks({"t": ["m", "m-8", "m-1"]}, folder=tmp_path, schema=schema("task"))["t"]
+    said = {name: references.test_time(task, name) for name in ("m", "m-8", "m-1")}
+    assert said == {
+        "m": {},
+        "m-8": {"test_time_flips": True, "test_time_rotations": True},
+        "m-1": {"test_time_flips": False},
+    }
+    assert references.members(task, "m-8") == ["m"]
+    assert references.descriptions(task) == {
+        "m": "",
+        "m-8": "Prediction of m, tiles mirrored and turned.",
+        "m-1": "Prediction of m, tiles not mirrored.",
+    }
 
 
 def test_an_ensemble_is_chosen_like_a_model_and_says_what_it_is_made_of(tmp_path):

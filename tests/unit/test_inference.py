@@ -3,6 +3,7 @@
 import logging
 import re
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -368,6 +369,31 @@ def test_an_ensemble_is_the_mean_of_its_members_rounded_once(monkeypatch, chosen
     mean = np.mean(singles, axis=0)
     assert np.abs(mean - singles[0]).max() > 0.02  # the test would pass on the first member alone
     assert np.abs(together - mean * 255.0).max() <= 0.51
+
+
+@pytest.mark.parametrize(("flips", "rotations"), [(True, True), (False, None), (None, True)])
+def test_an_ensemble_replaces_the_transforms_of_its_members(flips, rotations):
+    volume, given = image((4, 40, 48)), {"test_time_flips": flips, "test_time_rotations": rotations}
+
+    def predicted(model, **given):
+        out = np.empty(volume.shape, dtype=np.uint8)
+        members = [(trained_network(model), model)]
+        inference.predict_ensemble(members, volume, out, memory_mib=100, threads=1, **given)
+        return out
+
+    trained = settings(flips=True)
+    wanted = settings(flips=True if flips is None else flips, rotations=bool(rotations))
+    np.testing.assert_array_equal(predicted(trained, **given), predicted(wanted))
+    assert np.any(predicted(wanted) != predicted(trained))
+
+
+def test_scaled_slices_follow_the_ensemble_too():
+    volume = image((1, 60, 100))
+    plain, flipped = settings(size=[40, 48]), settings(size=[40, 48], flips=True)
+    scaled = partial(inference.predict_slices_at_network_scale, image=volume, z_slices=[0], threads=1)
+    instead = scaled([(trained_network(plain), plain)], test_time_flips=True)
+    np.testing.assert_array_equal(instead, scaled([(trained_network(plain), flipped)]))
+    assert np.any(instead != scaled([(trained_network(plain), plain)]))
 
 
 def test_an_ensemble_of_one_size_is_the_mean_at_that_size():

@@ -64,6 +64,13 @@ def test_an_ensemble_is_one_more_model_that_trains_nothing(finished):
     assert finished.planned() == {name: count for name, count in AFTER_TRAIN.items() if name != "train"}
 
 
+def test_other_transforms_of_one_model_predict_again_and_train_nothing(finished):
+    eight = "ensembles:\n  best-8: {models: [best], test_time_flips: true}\n\nsegment:"
+    finished.edit("config/tasks/vessels.yaml", "segment:", eight)
+    finished.edit("config/config.yaml", "vessels: [as-published, best]", "vessels: [as-published, best, best-8]")
+    assert finished.planned() == {name: count for name, count in AFTER_TRAIN.items() if name != "train"}
+
+
 def test_a_changed_member_is_trained_and_predicted_again_and_so_is_its_ensemble(finished):
     with_an_ensemble(finished)
     finished.edit("config/tasks/vessels.yaml", "learning_rate: 2.0e-3", "learning_rate: 1.0e-3")

@@ -217,6 +217,11 @@ def member_models(wildcards):
     return expand("results/models/{task}/{model}/{fold}", task=wildcards.task, model=members, fold=wildcards.fold)
 
 
+def test_time(wildcards):
+    """The transforms that an ensemble asks for instead of its members' own; nothing for a model."""
+    return references.test_time(TASKS[wildcards.task], wildcards.model)
+
+
 def scored_annotations(wildcards):
     """Annotations that a task is scored against."""
     return annotation_stores(wildcards.task, TASKS[wildcards.task]["evaluate"]["against"])

@@ -28,6 +28,7 @@ rule evaluate:
         block_mib=block_mib,
     params:
         evaluate=setting("{task}/evaluate", within=TASKS),
+        test_time=test_time,
         seed=setting("{task}/seed", within=TASKS),
         code=code_version("evaluate"),
     script:

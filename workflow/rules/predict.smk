@@ -19,6 +19,7 @@ rule predict_part:
         gpu_memory_mib=CONFIG["resources"]["gpu_memory_mib"],
     params:
         predict=setting("{task}/predict", within=TASKS),
+        test_time=test_time,
         code=code_version("predict_part"),
     script:
         "../../scripts/predict_part.py"
@@ -46,6 +47,7 @@ rule predict:
         gpu_memory_mib=CONFIG["resources"]["gpu_memory_mib"],
     params:
         predict=setting("{task}/predict", within=TASKS),
+        test_time=test_time,
         code=code_version("predict"),
     script:
         "../../scripts/predict.py"
