@@ -353,6 +353,9 @@ BY_TARGET: dict[str, dict[str, Callable[..., Loss]]] = {
 }
 """Kind of target to name to constructor, which takes every option of a model's key ``loss`` and uses its own."""
 
+NOT_OPTIONS = ("name", "terms", "positive_weight", "auxiliary")
+"""Keys of a model's ``loss`` that choose and weigh losses."""
+
 LOSSES: dict[str, Callable[..., Loss]] = {name: made for losses in BY_TARGET.values() for name, made in losses.items()}
 
 
@@ -401,7 +404,7 @@ def chosen(settings: Mapping[str, Any], *, target: str, classes: int = 2) -> Los
     ModelError
         If a name is unknown, or a loss learns something else than the task has.
     """
-    options = {key: value for key, value in settings.items() if key not in ("name", "terms", "positive_weight")}
+    options = {key: value for key, value in settings.items() if key not in NOT_OPTIONS}
     weights = settings["terms"] or {settings["name"]: 1.0}
     for name in weights:
         if name in LOSSES and name not in BY_TARGET[target]:

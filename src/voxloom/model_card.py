@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from voxloom.network_reach import in_words
 from voxloom.network_settings import resolved
 from voxloom.volume import Vector
 
@@ -87,11 +88,13 @@ Made by voxloom {settings["versions"].get("voxloom", "?")}, commit {settings["gi
 
 def _architecture(network: Mapping[str, Any], parameters: int) -> str:
     widths = "-".join(map(str, network["widths"]))
-    kind = "residual U-Net" if network["residual"] else "U-Net"
+    kind = {"contextual": "deep contextual network"}.get(
+        network["name"], "residual U-Net" if network["residual"] else "U-Net"
+    )
     normalised = "without" if network["norm"] == "none" else f"with {network['norm']}"
     return (
         f"It is a {network['dimensions']}-D {kind} with {len(network['widths'])} levels of {widths} channels, "
-        f"{normalised} normalisation: {parameters:,} parameters."
+        f"{normalised} normalisation: {parameters:,} parameters. {in_words(network)}"
     )
 
 

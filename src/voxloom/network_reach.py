@@ -5,14 +5,16 @@ Imported while the Snakefile is parsed, so it needs nothing but the standard lib
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from voxloom.network_settings import resolved
+from voxloom.network_settings import resolved, vgg_convolutions
 
 Shape = tuple[int, int, int]
 Range = tuple[int, int]
+Seen = Callable[[Range, Mapping[str, Any], int], Range]
 
 KEYS = ("name", "dimensions", "widths", "strides", "kernels", "convolutions", "residual", "slices", "slice_step")
 """The keys under ``network`` that decide how far it sees."""
@@ -67,6 +69,77 @@ def receptive_field(network: Mapping[str, Any]) -> Shape:
     return z if whole["dimensions"] == 3 else slices_beside(whole), y, x
 
 
+def branches(network: Mapping[str, Any]) -> list[Shape]:
+    """How far each branch of a network sees, the finest first; none where it has no branches.
+
+    Parameters
+    ----------
+    network : mapping
+        The keys under ``network`` of a model.
+
+    Returns
+    -------
+    reaches_voxels : list of tuple of int
+        Half widths (Z, Y, X), as `receptive_field`, which is the widest of them.
+
+    Examples
+    --------
+    >>> branches({"preset": "chen2016"})
+    [(0, 9, 9), (0, 24, 24), (0, 54, 54)]
+    """
+    whole = resolved(network)
+    if whole["name"] != "contextual":
+        return []
+    reaches = []
+    for level in range(1, len(whole["widths"])):
+        seen = functools.partial(_seen_by_branch, level=level)
+        y, x = (_farthest(whole, axis, seen) for axis in (1, 2))
+        reaches.append((slices_beside(whole), y, x))
+    return reaches
+
+
+def in_words(network: Mapping[str, Any]) -> str:
+    """How far a network sees, and each of its branches, as a sentence.
+
+    Parameters
+    ----------
+    network : mapping
+        The keys under ``network`` of a model.
+
+    Returns
+    -------
+    sentence : str
+
+    Examples
+    --------
+    >>> print(in_words({"preset": "chen2016"}))
+    Its output sees 1 x 109 x 109 voxels (Z, Y, X), its branches 1 x 19 x 19, 1 x 49 x 49, 1 x 109 x 109.
+    """
+    field, *others = map(edges, (receptive_field(network), *branches(network)))
+    of_branches = f", its branches {', '.join(others)}" if others else ""
+    return f"Its output sees {field} voxels (Z, Y, X){of_branches}."
+
+
+def edges(reach: Shape) -> str:
+    """The box that a voxel depends on, as words.
+
+    Parameters
+    ----------
+    reach : tuple of int
+        Half widths (Z, Y, X).
+
+    Returns
+    -------
+    edges : str
+
+    Examples
+    --------
+    >>> edges((1, 23, 23))
+    '3 x 47 x 47'
+    """
+    return " x ".join(str(2 * half + 1) for half in reach)
+
+
 def slices_beside(network: Mapping[str, Any]) -> int:
     """How many slices to each side of the predicted one a network of 2 dimensions looks across.
 
@@ -111,8 +184,11 @@ def native_reach(settings: Mapping[str, Any], slice_shape: Sequence[int]) -> Sha
 
 
 def _reach_along(whole: Mapping[str, Any], axis: int) -> int:
+    return _farthest(whole, axis, SEEN[whole["name"]])
+
+
+def _farthest(whole: Mapping[str, Any], axis: int, seen: Seen) -> int:
     """The farthest that any place of the pooling grid sees along an axis."""
-    seen = SEEN[whole["name"]]
     reach = 0
     for place in range(size_factor(whole)[axis]):
         low, high = seen((place, place), whole, axis)
@@ -146,9 +222,29 @@ def _before_shrinking(places: Range, whole: Mapping[str, Any], axis: int, level:
     return (low + half) * stride - half, (high - half) * stride + half
 
 
+def _seen_by_contextual(places: Range, whole: Mapping[str, Any], axis: int) -> Range:
+    if axis == 0:
+        return places
+    ranges = [_seen_by_branch(places, whole, axis, level=level) for level in range(1, len(whole["widths"]))]
+    return min(low for low, _ in ranges), max(high for _, high in ranges)
+
+
+def _seen_by_branch(places: Range, whole: Mapping[str, Any], axis: int, *, level: int) -> Range:
+    """What a range of a branch's scores depends on: its convolutions, then its level's, then the finer levels'."""
+    low, high = _wider(places, 1)
+    stride = 2**level
+    # a transposed convolution of kernel 2k, stride k and padding k/2: voxel i makes i k - k/2 to i k + 3k/2 - 1
+    low, high = -((3 * stride // 2 - 1 - low) // stride), (high + stride // 2) // stride
+    for finer in range(level, -1, -1):
+        low, high = _wider((low, high), vgg_convolutions(finer))
+        if finer:
+            low, high = low * 2, high * 2 + 1  # maximum over cells
+    return low, high
+
+
 def _wider(places: Range, more: int) -> Range:
     return places[0] - more, places[1] + more
 
 
-SEEN: dict[str, Callable[[Range, Mapping[str, Any], int], Range]] = {"unet": _seen_by_unet}
+SEEN: dict[str, Seen] = {"contextual": _seen_by_contextual, "unet": _seen_by_unet}
 """By network: first and last input voxel along an axis that a range of its output depends on."""

@@ -43,19 +43,37 @@ PRESETS: dict[str, dict[str, Any]] = {
     "unet3d_32": {"dimensions": 3, "widths": [32, 64, 128, 256, 512]},
     "zhang2018": {**ZHANG, "shortcut": "padding"},
     "zhang2018_projected": ZHANG,
+    "chen2016": {"name": "contextual", "widths": [64, 128, 256, 512], "norm": "none", "deep_supervision": True},
 }
-"""What each published network has other than the shallow U-Net [1]_ [2]_ [3]_.
+"""What each published network has other than the shallow U-Net [1]_ [2]_ [3]_ [4]_.
 
 Convolutions are padded, so that the output has the input's size, and there is one logit: Ronneberger's valid
 convolutions and two classes, Çiçek's three classes and the final ReLU of the regression networks unet3d_* are left out.
-zhang2018 has 7.8 million parameters, with projections 8.22 million.
+zhang2018 has 7.8 million parameters, with projections 8.22 million; chen2016 has 7 933 258, with batch normalisation
+7 935 952.
 
 References
 ----------
 .. [1] Ronneberger, Fischer, Brox (2015). MICCAI, U-Net.
 .. [2] Çiçek, Abdulkadir, Lienkamp, Brox, Ronneberger (2016). MICCAI, 3D U-Net.
 .. [3] Zhang, Liu, Wang (2018). IEEE Geoscience and Remote Sensing Letters 15(5), Deep residual U-Net.
+.. [4] Chen, Qi, Cheng, Heng (2016). AAAI, Deep contextual networks for neuronal structure segmentation.
 """
+
+FIXED: dict[str, dict[str, Any]] = {
+    "contextual": {
+        "dimensions": 2,
+        "strides": [1, 2, 2],
+        "kernels": [1, 3, 3],
+        "convolutions": 2,
+        "residual": False,
+        "shortcut": "projection",
+        "upsampling": "transposed",
+        "late_widening": False,
+    }
+}
+"""By network, keys of a U-Net that it has no choice of, with the value to leave them at; strides and kernels are each
+level's."""
 
 CHOICES = {
     "dimensions": (2, 3),
@@ -138,6 +156,7 @@ def problems(network: Mapping[str, Any]) -> Iterator[str]:
     if whole["late_widening"] and (whole["convolutions"] < 2 or whole["residual"]):
         yield "network.late_widening is for two or more convolutions a level that are not residual; set it to false"
     yield from _problems_of_levels(whole)
+    yield from _problems_of_fixed_keys(whole)
 
 
 def _problems_of_levels(whole: Mapping[str, Any]) -> Iterator[str]:
@@ -156,6 +175,37 @@ def _problems_of_levels(whole: Mapping[str, Any]) -> Iterator[str]:
                 yield f"network.{key}[{number}] is {list(sizes)}; a network of 2 dimensions has no Z, so begin with 1"
             elif key == "kernels" and any(size % 2 == 0 for size in sizes):
                 yield f"network.kernels[{number}] is {list(sizes)}; use odd numbers, a kernel has a middle"
+
+
+def _problems_of_fixed_keys(whole: Mapping[str, Any]) -> Iterator[str]:
+    """What a network other than the U-Net has no choice of."""
+    for key, value in FIXED.get(whole["name"], {}).items():
+        needed = [value] * len(whole[key]) if isinstance(value, list) else value
+        if whole[key] != needed:
+            yield (
+                f"network.{key} is {whole[key]}, but the network {whole['name']} always has {needed}; remove the key "
+                "(and take a preset of this network), or use name: unet"
+            )
+
+
+def vgg_convolutions(level: int) -> int:
+    """Convolutions of a level of the way down, as in VGG-16: two in the two finest levels, three below.
+
+    Parameters
+    ----------
+    level : int
+        Counted from 0, the finest.
+
+    Returns
+    -------
+    count : int
+
+    Examples
+    --------
+    >>> [vgg_convolutions(level) for level in range(4)]
+    [2, 2, 3, 3]
+    """
+    return 2 if level < 2 else 3
 
 
 def common_size(settings: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None:

@@ -9,15 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from voxloom.contextual import Branch, ContextualNetwork
 from voxloom.errors import ModelError
 from voxloom.network_memory import activation_bytes
-from voxloom.network_reach import native_reach, receptive_field, size_factor, slices_beside
+from voxloom.network_reach import branches, native_reach, receptive_field, size_factor, slices_beside
 from voxloom.network_settings import SHALLOW, problems, resolved
 from voxloom.unet import ChannelDropout, UNet
 
 __all__ = [
     "NETWORKS",
     "activation_bytes",
+    "branches",
     "build",
     "check",
     "construct",
@@ -30,10 +32,11 @@ __all__ = [
     "slices_beside",
 ]
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"unet": UNet}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"contextual": ContextualNetwork, "unet": UNet}
 """Constructors by name: take in_channels, out_channels and the structural keys of `network_settings.SHALLOW`.
 
-A new one is an entry here, one in `network_reach.SEEN`, and its presets in `network_settings.PRESETS`.
+A new one is an entry here, one in `network_reach.SEEN` and in `network_memory.HELD`, and its presets in
+`network_settings.PRESETS`.
 """
 
 LINEAR_PARTS = frozenset({"up", "head", "coarse_heads", "shortcut"})
@@ -119,7 +122,7 @@ def initialise(network: nn.Module, *, seed: int) -> None:
         Modified.
     seed : int
         Equal seeds give equal weights. Convolutions before a ReLU are initialised after He et al. [1]_, those of
-        `LINEAR_PARTS` with unit gain; biases are zero.
+        `LINEAR_PARTS` with unit gain; biases are zero. How a branch begins says `contextual.Branch.initialise`.
 
     References
     ----------
@@ -130,12 +133,16 @@ def initialise(network: nn.Module, *, seed: int) -> None:
     with torch.no_grad():
         for name, module in network.named_modules():
             if isinstance(module, (nn.Conv2d, nn.Conv3d, *transposed)):
-                # every voxel of a transposed convolution whose kernel is its stride has one voxel of input
-                fan_in = module.in_channels * (1 if isinstance(module, transposed) else math.prod(module.kernel_size))
+                # a transposed convolution whose kernel is its stride makes every voxel of one, a wider one of several
+                spread = math.prod(module.stride) if isinstance(module, transposed) else 1
+                fan_in = module.in_channels * math.prod(module.kernel_size) // spread
                 gain = 1.0 if LINEAR_PARTS & set(name.split(".")) else 2.0
                 module.weight.normal_(0.0, math.sqrt(gain / fan_in), generator=generator)
                 if module.bias is not None:
                     module.bias.zero_()
+    for module in network.modules():
+        if isinstance(module, Branch):
+            module.initialise(generator)
 
 
 def draw_dropout(network: nn.Module, *, samples: int, generator: torch.Generator, share: slice = slice(None)) -> None:

@@ -283,6 +283,10 @@ def training(material: Material) -> str:
                 caption=caption,
             )
         )
+        seen = report_training.receptive_fields(material.runs(task.name))
+        if not seen.empty:
+            said = "How far each network sees, in voxels of its input (Z, Y, X); a branch makes scores of its own."
+            parts.append(report_page.table(seen, caption=said))
         memory = report_training.training_memory(logs)
         if not memory.empty:
             said = "Peak memory of every training, the interpreter and its libraries included."

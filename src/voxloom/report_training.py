@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from voxloom import network_reach
 from voxloom.deferred import Deferred
 from voxloom.figures import INK, MUTED, PAGE_WIDTH_IN, colour_of, new_figure, styled
+from voxloom.report_inputs import Run
+from voxloom.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -204,3 +207,29 @@ def training_memory(logs: pd.DataFrame) -> pd.DataFrame:
     last = logs.dropna(subset=columns).groupby(["model", "fold"], sort=False).tail(1)[["model", "fold", *columns]]
     ratio = (last["peak_memory_mib"] / last["planned_memory_mib"]).round(2)
     return last.round({column: 0 for column in columns}).assign(measured_over_planned=ratio).reset_index(drop=True)
+
+
+def receptive_fields(runs: Sequence[Run]) -> pd.DataFrame:
+    """How far networks see.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        Of a task.
+
+    Returns
+    -------
+    fields : DataFrame
+        Columns model, sees, branches (the finest first; empty for a network without); a row a model whose folder is
+        there.
+    """
+    folders = {run.model: run.directory for run in reversed(runs) if run.directory is not None}
+    rows = []
+    for model in dict.fromkeys(run.model for run in runs):
+        path = folders[model] / "model.yaml" if model in folders else None
+        network = read_yaml(path).get("network") if path is not None and path.is_file() else None
+        if network is not None:
+            branches = "; ".join(map(network_reach.edges, network_reach.branches(network)))
+            sees = network_reach.edges(network_reach.receptive_field(network))
+            rows.append({"model": model, "sees": sees, "branches": branches})
+    return pd.DataFrame(rows, columns=["model", "sees", "branches"])

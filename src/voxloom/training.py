@@ -28,7 +28,7 @@ from voxloom.checkpoint import TrainState
 from voxloom.divergence import Steps
 from voxloom.initialisation import Initial
 from voxloom.labelled import PartBox, TrainingVolume
-from voxloom.objective import objective
+from voxloom.objective import auxiliary_weight, objective
 from voxloom.optimisation import Progress
 from voxloom.process_group import ALONE, Group
 from voxloom.sampling import Examples
@@ -236,15 +236,21 @@ def train(
                 with group.gradients(setup.parallel, are_joined=is_step):
                     with devices.arithmetic(where, setup.dtype):
                         outputs = forward(image)
+                    progress = Progress(state.steps_done + len(steps), epochs * steps_per_epoch, epoch, clock.share)
                     loss = objective(
-                        outputs, mask, ignore, loss=setup.loss, positive_weight=sampler.positive_weight, group=group
+                        outputs,
+                        mask,
+                        ignore,
+                        loss=setup.loss,
+                        positive_weight=sampler.positive_weight,
+                        auxiliary_weight=auxiliary_weight(settings["loss"], step=progress.step),
+                        group=group,
                     )
                     loss = loss / min(together, count - number // together * together)
                     (loss * group.size).backward()  # type: ignore[no-untyped-call]
                 steps.add(loss)
                 if not is_step:
                     continue
-                progress = Progress(state.steps_done + len(steps), epochs * steps_per_epoch, epoch, clock.share)
                 rate = optimisation.learning_rate(settings, progress)
                 steps.end(learner.step(progress, rate=rate))
                 clock.look(group)

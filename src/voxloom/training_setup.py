@@ -18,6 +18,7 @@ from voxloom import (
     devices,
     initialisation,
     losses,
+    network_reach,
     networks,
     optimisation,
     predictor,
@@ -167,6 +168,7 @@ class Setup:
             self.settings["epochs"],
             networks.parameters(self.learner.network),
         )
+        LOGGER.info(network_reach.in_words(self.settings["network"]))
         if self.settings["max_minutes"] is not None:
             LOGGER.info(
                 "training ends after %g minutes at the latest, and its learning rate may follow the clock: equal seeds "

@@ -110,10 +110,10 @@ class UNet(nn.Module):
         self.down = nn.ModuleList([down(level) for level in range(len(widths))])
         self.up = nn.ModuleList([_enlarger(upsampling, widths[n + 1], widths[n], self.strides[n]) for n in upward])
         self.join = nn.ModuleList([join(level) for level in upward])
-        self.head = _convolution(widths[0], out_channels, (1,) * dimensions)
+        self.head = convolution(widths[0], out_channels, (1,) * dimensions)
         supervised = [level for level in upward if level > 0 and deep_supervision]
         self.coarse_heads = nn.ModuleList(
-            [_convolution(widths[level], out_channels, (1,) * dimensions) for level in supervised]
+            [convolution(widths[level], out_channels, (1,) * dimensions) for level in supervised]
         )
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
@@ -158,13 +158,15 @@ class PlainUnit(nn.Sequential):
     norm : {"batch", "instance", "group", "none"}
     dropout : float
         Share of the last channels that is dropped in training.
+    has_bias : bool
+        Of the convolutions; normalisation takes a bias away again.
     """
 
-    def __init__(self, channels: Sizes, *, kernel: Sizes, norm: str, dropout: float) -> None:
+    def __init__(self, channels: Sizes, *, kernel: Sizes, norm: str, dropout: float, has_bias: bool = True) -> None:
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(channels):
-            layers += [_convolution(before, after, kernel), *_normalisation(norm, after, len(kernel))]
-            layers += [nn.ReLU(inplace=True)]
+            layers += [convolution(before, after, kernel, has_bias=has_bias)]
+            layers += [*_normalisation(norm, after, len(kernel)), nn.ReLU(inplace=True)]
         super().__init__(*layers, *_dropout(dropout, channels[-1]))
 
 
@@ -212,7 +214,7 @@ class ResidualUnit(nn.Module):
             if number or not is_raw:
                 # the shortcut needs the input as it was
                 layers += [*_normalisation(norm, before, dimensions), nn.ReLU(inplace=number > 0 or norm != "none")]
-            layers += [_convolution(before, after, kernel, (1,) * dimensions if number else stride)]
+            layers += [convolution(before, after, kernel, (1,) * dimensions if number else stride)]
         self.layers = nn.Sequential(*layers, *_dropout(dropout, last))
         self.shortcut: nn.Module
         if first == last and max(stride) == 1:
@@ -220,7 +222,7 @@ class ResidualUnit(nn.Module):
         elif shortcut == "padding":
             self.shortcut = PaddedShortcut(last, stride=stride)
         else:
-            projection = _convolution(first, last, (shortcut_kernel,) * dimensions, stride)
+            projection = convolution(first, last, (shortcut_kernel,) * dimensions, stride)
             self.shortcut = nn.Sequential(projection, *_normalisation(norm, last, dimensions))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -346,10 +348,27 @@ def _pool_by_maximum(x: Tensor, stride: Sizes) -> Tensor:
     return x.reshape(*x.shape[:2], *cells).amax(dim=(3, 5, 7))
 
 
-def _convolution(before: int, after: int, kernel: Sizes, stride: Sizes | None = None) -> nn.Module:
+def convolution(
+    before: int, after: int, kernel: Sizes, stride: Sizes | None = None, *, has_bias: bool = True
+) -> nn.Module:
+    """A convolution that is padded with zeros, so that only its stride makes the result smaller.
+
+    Parameters
+    ----------
+    before, after : int
+        Channels.
+    kernel, stride : sequence of int
+        Two numbers for (Y, X), three for (Z, Y, X); the kernel's are odd. No stride is 1.
+    has_bias : bool
+
+    Returns
+    -------
+    convolution : torch.nn.Module
+    """
     kind: Any = nn.Conv2d if len(kernel) == 2 else nn.Conv3d
     padding = tuple(edge // 2 for edge in kernel)
-    return kind(before, after, tuple(kernel), stride=tuple(stride or (1,) * len(kernel)), padding=padding)
+    strides = tuple(stride or (1,) * len(kernel))
+    return kind(before, after, tuple(kernel), stride=strides, padding=padding, bias=has_bias)
 
 
 def _enlarger(upsampling: str, coarse: int, fine: int, stride: Sizes) -> nn.Module:

@@ -29,6 +29,15 @@ def test_defaults_are_filled_in_at_every_depth():
     assert task["models"]["m"]["augment"]["flip"] == 0.0
 
 
+def test_auxiliary_classifiers_decay_as_published_unless_the_file_says_otherwise():
+    def loss(given):
+        return check_task(models={"m": {"optimiser": {"learning_rate": 0.1}, "loss": given}})["models"]["m"]["loss"]
+
+    assert loss({})["auxiliary"] is None
+    assert loss({"auxiliary": {}})["auxiliary"] == {"start": 1.0, "factor": 0.1, "every_steps": 10_000, "floor": 0.01}
+    assert loss({"auxiliary": {"floor": 0.5}})["auxiliary"]["floor"] == 0.5
+
+
 def test_what_the_network_leaves_out_is_the_presets(tmp_path):
     (tmp_path / "t.yaml").write_text(
         "annotate: {recipe: [{threshold: {below: 60}}]}\n"

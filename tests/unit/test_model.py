@@ -149,6 +149,7 @@ def test_the_card_tells_a_person_what_the_model_is(tmp_path):
         "axons / best / fold 0",
         "Axons, native resolution.",
         "2-D U-Net with 2 levels of 4-8 channels, with batch normalisation: 1,234 parameters",
+        "parameters. Its output sees 3 x 19 x 19 voxels (Z, Y, X). It sees",
         "3 neighbouring slices and predicts the middle one, at the volume's own resolution",
         "1,000 annotated voxels, 12.00% of them foreground",
         "`cube`: sha256 ab12",

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from voxloom import network_reach, network_settings, networks, unet
+from voxloom import network_memory, network_reach, network_settings, networks, unet
 from voxloom.errors import ModelError
 
 
@@ -40,6 +40,8 @@ ANISOTROPIC = {"strides": [[1, 2, 2], [2, 2, 2]], "kernels": [[1, 3, 3], [3, 3, 
         {"widths": [2, 3], "dimensions": 3, "residual": True, "convolutions": 1},
         {"widths": [2, 3, 3], "dimensions": 3, **ANISOTROPIC, "residual": True, "convolutions": 3},
         {"widths": [2, 3, 2], "strides": [[1, 3, 1], [1, 2, 3]], "residual": True, "shortcut": "padding"},
+        {"name": "contextual", "widths": [2, 2, 2, 2], "slices": 3},
+        {"name": "contextual", "widths": [2, 3]},
     ],
     ids=str,
 )
@@ -50,6 +52,8 @@ def test_the_receptive_field_is_as_wide_as_said_and_no_wider(changes):
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.abs_().add_(0.01)
+        for branch in getattr(network, "branches", ()):  # so that the classes' difference takes nothing away
+            branch.head.weight[0].zero_()
     reach = networks.receptive_field(description)
     if description["dimensions"] == 2:
         assert reach[0] == description["slices"] // 2
@@ -125,7 +129,7 @@ def test_both_ways_of_pooling_agree_in_value_and_gradient(stride):
 
 
 def test_an_unknown_network_lists_the_known_ones():
-    with pytest.raises(ModelError, match="one of unet, got 'vnet'"):
+    with pytest.raises(ModelError, match="one of contextual, unet, got 'vnet'"):
         networks.build(settings(name="vnet"), seed=0)
 
 
@@ -146,6 +150,14 @@ def test_an_unknown_network_lists_the_known_ones():
         ({"late_widening": True, "convolutions": 1}, "late_widening is for two or more convolutions"),
         ({"batch_norm": True}, "batch_norm is not a key; it is norm: batch"),
         ({"width": [3]}, "width is not a key; known: preset"),
+        ({"name": "contextual", "dimensions": 3}, "dimensions is 3, but the network contextual always has 2; remove"),
+        ({"name": "contextual", "residual": True}, "residual is True, but the network contextual always has False"),
+        ({"name": "contextual", "convolutions": 3}, "convolutions is 3, but .* contextual always has 2"),
+        ({"name": "contextual", "upsampling": "nearest"}, "upsampling is nearest, but .* always has transposed; "),
+        (
+            {"name": "contextual", "strides": [[1, 2, 2], [1, 3, 3]]},
+            r"strides is \[\[1, 2, 2\], \[1, 3, 3\]\], but .* contextual always has \[\[1, 2, 2\], \[1, 2, 2\]\]",
+        ),
     ],
 )
 def test_keys_that_don_t_fit_are_refused(changes, message):
@@ -189,7 +201,7 @@ def test_null_takes_the_presets_value_and_an_explicit_key_wins():
 
 
 def test_every_network_of_the_registry_says_how_far_it_sees():
-    assert networks.NETWORKS.keys() == network_reach.SEEN.keys()
+    assert networks.NETWORKS.keys() == network_reach.SEEN.keys() == network_memory.HELD.keys()
 
 
 def test_a_deeply_supervised_network_returns_every_scale_in_training_only():
@@ -294,6 +306,9 @@ COUNTS = [
             "upsampling": "transposed_wide",
         },
     ),
+    ("cumedvision_1ch_2cls_nobn", 1, {"preset": "chen2016"}),
+    ("cumedvision_1ch_2cls_bn", 1, {"preset": "chen2016", "norm": "batch"}),
+    ("cumedvision_3ch_2cls_nobn", 3, {"preset": "chen2016", "deep_supervision": False}),
 ]
 
 

@@ -60,6 +60,21 @@ def test_step_falls_every_so_many_steps():
     assert rates == [1.0, 1.0, 0.5, 0.5, 0.25]
 
 
+def test_the_deep_contextual_network_s_optimiser_is_the_published_one():
+    """0.01, a tenth of it after every 2000 steps; v = 0.9 v + g + 5e-4 w, w = w - rate v (L2 on every weight)."""
+    published = {"highest": 0.01, "steps": 6000, "every_steps": 2000, "factor": 0.1}
+    rates = [rate("step", step=step, **published) for step in (0, 1999, 2000, 3999, 4000)]
+    assert rates == pytest.approx([0.01, 0.01, 0.001, 0.001, 0.0001], rel=1e-12)
+    network, velocity, expected = weight(2.0, gradient=0.5), 0.0, 2.0
+    chosen = optimiser(network, "sgd", weight_decay=5e-4)
+    for step in (1999, 2000):
+        network.weight.grad = torch.full((1, 1), 0.5)
+        change_weights(network, chosen, rate=rate("step", step=step, **published), longest=None)
+        velocity = 0.9 * velocity + 0.5 + 5e-4 * expected
+        expected -= (0.01 if step < 2000 else 0.001) * velocity
+    assert float(network.weight.detach()) == pytest.approx(expected, rel=1e-6)
+
+
 def test_a_spent_budget_ends_a_schedule_that_has_an_end():
     for name in ("cosine", "polynomial"):
         assert rate(name, step=1, time_share=1.0) == pytest.approx(0.0, abs=1e-12)

@@ -33,6 +33,36 @@ def stored(folder, array, kind):
     return io.open_volume(folder)
 
 
+def test_two_processes_share_auxiliary_classifiers_until_and_after_they_count_for_nothing(tmp_path):
+    volume, changes = (
+        tubes(),
+        {
+            "network": {"name": "contextual", "widths": [3, 4, 5, 6], "norm": "none", "deep_supervision": True},
+            "loss": {"auxiliary": {"start": 1.0, "factor": 0.1, "every_steps": 2, "floor": 0.01}},
+            "optimiser": {"name": "sgd", "weight_decay": 5e-4},
+            "samples_per_epoch": 24,
+            "epochs": 1,
+        },
+    )
+    image, codes = (
+        stored(tmp_path / kind, array, kind)
+        for kind, array in (("image", volume.image), ("annotation", volume.annotations[0]))
+    )
+    together = training.train_in_processes(
+        {"a": TrainingVolume(image, (codes,), volume.spacing_um)},
+        processes=2,
+        boxes=BOXES,
+        settings=settings(**changes),
+        seed=1,
+        threads=1,
+        device="cpu",
+        memory_mib=400,
+    )
+    alone = run(volume, **changes)
+    torch.testing.assert_close(weights(together), weights(alone), rtol=1e-4, atol=1e-5)
+    assert alone.log[0]["training_loss"] == pytest.approx(together.log[0]["training_loss"], rel=1e-4)
+
+
 def test_two_processes_learn_what_one_does_with_twice_the_batch_on_two_nodes_too(tmp_path, monkeypatch):
     volume = tubes()
     image, codes = (

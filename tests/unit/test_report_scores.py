@@ -6,8 +6,9 @@ from unit.report_tables import curve, make_run, prediction, tubes
 from voxloom import report_scores
 from voxloom.errors import FormatError
 from voxloom.report_curves import pool_folds
+from voxloom.report_inputs import Run
 from voxloom.report_run import map_plane, read_benchmarks, split_summary, stage_costs, without_former_models
-from voxloom.report_training import calibration_error, pool_bins, training_memory
+from voxloom.report_training import calibration_error, pool_bins, receptive_fields, training_memory
 
 
 def test_one_folds_headline_is_the_tables_own_numbers(tmp_path):
@@ -189,3 +190,15 @@ def test_memory_of_a_training_is_that_of_its_last_epoch_beside_what_was_planned(
     assert memory.peak_memory_mib.tolist() == [840, 475]
     assert memory.measured_over_planned.tolist() == [1.05, 0.95]
     assert training_memory(logs[["model", "fold", "epoch"]]).empty
+
+
+def test_the_report_says_how_far_each_branch_of_a_network_sees(tmp_path):
+    runs = [Run("t", model, fold, tmp_path, {}, tmp_path / model) for model in ("deep", "shallow") for fold in "01"]
+    for model, preset in (("deep", "chen2016"), ("shallow", "shallow")):
+        (tmp_path / model).mkdir()
+        (tmp_path / model / "model.yaml").write_text(f"network: {{preset: {preset}, slices: 3}}\n")
+    fields = receptive_fields([*runs, Run("t", "untrained", "0", tmp_path, {}, tmp_path / "no folder")])
+    assert fields.to_dict("records") == [
+        {"model": "deep", "sees": "3 x 109 x 109", "branches": "3 x 19 x 19; 3 x 49 x 49; 3 x 109 x 109"},
+        {"model": "shallow", "sees": "3 x 47 x 47", "branches": ""},
+    ]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from voxloom import augment, checkpoint, training_log
+from voxloom import augment, checkpoint, training, training_log
 from voxloom.checkpoint import TrainState, load_checkpoint, save_checkpoint, training_key
 from voxloom.errors import ModelError
 from voxloom.labelled import PartBox, TrainingVolume
@@ -23,6 +23,10 @@ from voxloom.validation import Scores, Validation
 
 AUGMENT = {**dict.fromkeys(augment.NAMES, 0.0), "elastic_sigma_um": None, "elastic_amplitude_um": None}
 SHAPE = (12, 32, 32)
+
+
+CONTEXTUAL = {"name": "contextual", "widths": [3, 4, 5, 6], "norm": "none", "deep_supervision": True}
+DECAY = {"start": 1.0, "factor": 0.1, "every_steps": 7, "floor": 0.01}
 
 
 def settings(**changes):
@@ -164,6 +168,7 @@ def test_equal_seeds_give_equal_weights_and_log():
         {"schedule": {"name": "cosine", "warmup_steps": 3}, "augment": {"affine": 0.5, "noise": 0.5}},
         {"early_stopping_epochs": 2, "optimiser": {"name": "adamw", "weight_decay": 0.01}},
         {"precision": "bfloat16", "schedule": {"name": "exponential", "factor_per_epoch": 0.5}},
+        {"network": CONTEXTUAL, "loss": {"auxiliary": DECAY}, "optimiser": {"name": "sgd", "weight_decay": 5e-4}},
     ],
 )
 def test_a_killed_training_goes_on_to_the_same_result(tmp_path, changes):
@@ -271,6 +276,22 @@ def test_deep_supervision_learns():
     assert trained.log[-1]["validation_average_precision"] > 0.9
 
 
+def test_auxiliary_classifiers_count_less_as_steps_go_by_and_then_no_more(monkeypatch):
+    """Counted over epochs; with accumulated batches a step is one of the optimiser."""
+    weights, real = [], training.objective
+
+    def noted(*arguments, auxiliary_weight, **options):
+        weights.append(auxiliary_weight)
+        return real(*arguments, auxiliary_weight=auxiliary_weight, **options)
+
+    monkeypatch.setattr(training, "objective", noted)
+    run(network=CONTEXTUAL, loss={"auxiliary": DECAY}, samples_per_epoch=24, accumulate_batches=1, epochs=3)
+    assert weights == pytest.approx([1.0] * 7 + [0.1] * 7 + [0.0] * 4)
+    weights.clear()
+    run(network=CONTEXTUAL, loss={"auxiliary": DECAY}, samples_per_epoch=24, accumulate_batches=2, epochs=3)
+    assert weights == pytest.approx([1.0] * 14 + [0.1] * 4)
+
+
 def test_a_spent_budget_ends_the_epoch_and_validates_it(caplog):
     caplog.set_level("INFO")
     begin = time.monotonic()
@@ -344,6 +365,7 @@ def test_the_schedule_reaches_the_optimiser():
         {"loss": {"terms": {"bce": 1.0, "dice": 0.5}}},
         {"loss": {"name": "cldice", "cldice_iterations": 2}},
         {"optimiser": {"name": "sgd"}},
+        {"network": CONTEXTUAL, "loss": {"auxiliary": DECAY}},
         {"gradient_clip": 0.01},
         {"weights_average": 0.9},
         {"accumulate_batches": 2},

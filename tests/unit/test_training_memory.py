@@ -65,6 +65,8 @@ def test_counting_leaves_no_trace_and_takes_every_option(network):
         {"dimensions": 3, "widths": [4, 16, 64], "strides": [[1, 1, 2], [1, 1, 2]], "upsampling": "nearest"},
         {"preset": "zhang2018_projected", "widths": [8, 16, 32]},
         {"preset": "cicek2016", "widths": [8, 16, 32]},
+        {"preset": "chen2016"},
+        {"preset": "chen2016", "widths": [2, 3, 4, 5], "norm": "batch", "slices": 3},
     ],
     ids=str,
 )
