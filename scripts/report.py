@@ -5,6 +5,7 @@ from pathlib import Path
 from voxloom import forecast_page, io, provenance, report
 from voxloom.logs import log_to
 from voxloom.report_inputs import ReportInputs, Run, Task, Volume
+from voxloom.report_membrane_scores import Step
 
 with log_to(snakemake.log[0]):
     results = Path(snakemake.output.page).parents[1]
@@ -25,6 +26,8 @@ with log_to(snakemake.log[0]):
             annotation_figures={
                 name: results / "annotations" / task / f"{name}.png" for name in snakemake.params.drawn
             },
+            has_membranes=task in snakemake.params.membranes,
+            steps=[Step(**step) for step in snakemake.params.steps[task]],
         )
         for task, against in snakemake.params.against.items()
     ]

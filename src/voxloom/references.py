@@ -118,6 +118,40 @@ def descriptions(task: dict[str, Any]) -> dict[str, str]:
     return said
 
 
+def steps(task: dict[str, Any]) -> list[dict[str, str]]:
+    """Pairs of a task's models that differ in one step after training, for the report to say what the step is worth.
+
+    Parameters
+    ----------
+    task : dict
+        Complete task file.
+
+    Returns
+    -------
+    steps : list of dict
+        "what" was done, the "model" with it, and the one "without" it: a fused model and what it is made of, and an
+        ensemble that transforms tiles at test time and what has the same members and doesn't.
+    """
+    names = [*task["models"], *task["ensembles"]]
+    plain = [name for name in names if not any(map(any, _transforms(task, name).values()))]
+    found = [
+        {"what": "Averaging over test-time transforms", "model": name, "without": without}
+        for name in task["ensembles"]
+        for without in plain
+        if name not in plain and set(members(task, name)) == set(members(task, without))
+    ]
+    fused = task.get("fusions", {})
+    return found + [{"what": "Watershed fusion", "model": name, "without": fused[name]["of"]} for name in fused]
+
+
+def _transforms(task: dict[str, Any], name: str) -> dict[str, list[bool]]:
+    """Each member's transforms at test time, in the order of `TEST_TIME`."""
+    instead = test_time(task, name)
+    return {
+        member: [instead.get(key, task["models"][member][key]) for key in TEST_TIME] for member in members(task, name)
+    }
+
+
 def _described(models: list[str], transforms: dict[str, bool]) -> str:
     """What an ensemble is, where nobody said it in words."""
     tiles = [f"{'' if transforms[key] else 'not '}{word}" for key, word in TEST_TIME.items() if key in transforms]

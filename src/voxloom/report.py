@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from voxloom import report_page, report_record, report_results, report_run, report_scores
+from voxloom import report_membranes, report_page, report_record, report_results, report_run, report_scores
 from voxloom.errors import ConfigError
 from voxloom.report_inputs import Material, ReportInputs, Run, Task, Volume
 from voxloom.report_page import Section, paragraph, text
@@ -19,6 +19,11 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Material], str]]] = {
         "Headline",
         "Each model on the test part, which no model learned from and no threshold was chosen on.",
         report_results.headline,
+    ),
+    "membranes": (
+        "Membranes",
+        "The ISBI 2012 challenge's measures: how well membranes tell objects apart, section by section.",
+        report_membranes.membranes,
     ),
     "curves": ("Precision and recall", "Precision against recall at every threshold.", report_results.curves),
     "panels": (
@@ -34,7 +39,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Material], str]]] = {
     "provenance": ("Provenance", "What made these numbers, and what it cost.", report_record.provenance),
     "graph": ("The workflow", "Which rule takes what from which.", report_record.graph),
 }
-"""Sections of the page in order: name to title, default caption and the function that fills it."""
+"""Sections of the page in order: name to title, default caption and the function that fills it; without empty ones."""
 
 __all__ = ["SECTIONS", "ReportInputs", "Run", "Task", "Volume", "build_report"]
 
@@ -97,8 +102,9 @@ def build_report(
     material.figures_directory.mkdir(parents=True, exist_ok=True)
     sections = []
     for name, (title, caption, build) in SECTIONS.items():
-        said = paragraph(text(inputs.captions.get(name, caption)))
-        sections.append(Section(name, title, f"{said}\n{build(material)}"))
+        if body := build(material):
+            said = paragraph(text(inputs.captions.get(name, caption)))
+            sections.append(Section(name, title, f"{said}\n{body}"))
     page = report_page.page(title=inputs.title, subtitle=report_record.subtitle(material), sections=sections)
     target = out_directory / "index.html"
     unfinished = out_directory / ".index.html.unfinished"

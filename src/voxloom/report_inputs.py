@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from voxloom import figures, report_page, report_scores
 from voxloom.deferred import Deferred
+from voxloom.report_membrane_scores import Step
 from voxloom.report_viewer import Gallery
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ class Task:
         Volume to the PNG of the annotation's figure; an SVG of the same name beside it is kept, too.
     description : str
         One line.
+    has_membranes : bool
+        Whether its models were scored by the ISBI 2012 challenge's measures, too.
+    steps : sequence of Step
+        Pairs of models that differ in one step, which the page says the gain of.
     """
 
     name: str
@@ -66,6 +71,8 @@ class Task:
     audit: Path | None = None
     annotation_figures: Mapping[str, Path] = field(default_factory=dict)
     description: str = ""
+    has_membranes: bool = False
+    steps: Sequence[Step] = ()
 
 
 @dataclass(frozen=True)

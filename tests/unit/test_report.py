@@ -75,6 +75,11 @@ def test_the_page_loads_nothing_from_outside_itself(built):
     assert re.findall(r"https?://|@import|<link rel=\"?stylesheet|<script src|fetch\(|XMLHttpRequest", page) == []
 
 
+def test_a_run_without_the_challenges_measures_has_no_section_about_membranes(built):
+    assert 'id="membranes"' not in built[2]
+    assert 'href="#membranes"' not in built[2]
+
+
 def test_every_figure_is_there_as_svg_and_png(built):
     _, path, page = built
     figures = path.parent / "figures"

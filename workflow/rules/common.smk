@@ -227,6 +227,11 @@ def scored_annotations(wildcards):
     return annotation_stores(wildcards.task, TASKS[wildcards.task]["evaluate"]["against"])
 
 
+def membrane_models():
+    """Each task's models that are scored by the ISBI 2012 challenge's measures, too."""
+    return {task: SCORED[task] if TASKS[task]["evaluate"].get("membranes") else [] for task in TASKS}
+
+
 def page_of_report():
     """What the page is made of beside the results; as contents, so that another folder reruns nothing."""
     return {

@@ -16,6 +16,10 @@ rule report:
             for name in ("threshold.json", "curve.csv", "reliability.csv", "recipe.csv")
             for file in run_files(f"results/evaluation/{{task}}/{{model}}/{{fold}}/{name}", models=SCORED)
         ],
+        membranes=run_files(
+            "results/evaluation/{task}/{model}/{fold}/membrane_scores.csv",
+            models=membrane_models(),
+        ),
         drawn=[
             f"results/annotations/{task}/{name}.{kind}"
             for task in TASKS
@@ -62,6 +66,8 @@ rule report:
         regions={name: row["region"] for name, row in VOLUMES.items()},
         drawn=[name for name, row in VOLUMES.items() if "annotation" not in row],
         against={task: settings["evaluate"]["against"] for task, settings in TASKS.items()},
+        membranes=[task for task, models in membrane_models().items() if models],
+        steps={task: references.steps(TASKS[task]) for task in TASKS},
         descriptions={task: references.descriptions(TASKS[task]) for task in TASKS},
         volumes=VOLUMES,
         tasks=TASKS,
