@@ -30,6 +30,9 @@ VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 INTEGER_COLUMNS = ("slices",)
 SIZE_COLUMN = "voxel_size_um"
 AUTO = "auto"
+KINDS = ("models", "ensembles", "fusions")
+"""Keys of a task file under which something is that predicts, and is listed under tasks in config.yaml."""
+
 GIVEN = "given"
 """Key of a model's settings that only a model with ``network: auto`` has: what the task file itself says of it."""
 
@@ -73,7 +76,7 @@ def read_tasks(
     Parameters
     ----------
     chosen : dict of str to list of str
-        Tasks and their models and ensembles, as in config.yaml.
+        Tasks and their models, ensembles and fusions, as in config.yaml.
     folder : str or Path
         Where the task files are.
     schema : dict
@@ -82,7 +85,7 @@ def read_tasks(
     Returns
     -------
     tasks : dict
-        Name to complete settings; ``models`` and ``ensembles`` hold the chosen ones only.
+        Name to complete settings; ``models``, ``ensembles`` and ``fusions`` hold the chosen ones only.
 
     Raises
     ------
@@ -93,13 +96,13 @@ def read_tasks(
     for task, models in chosen.items():
         path = Path(folder) / f"{task}.yaml"
         settings = check_task(read_yaml(path), schema, name=path)
+        known = [model for kind in KINDS for model in settings[kind]]
         for model in models:
-            if model not in settings["models"] and model not in settings["ensembles"]:
+            if model not in known:
                 raise ConfigError(
-                    f"tasks.{task} asks for the model {model!r}, which {path} lacks"
-                    f"{nearest(model, [*settings['models'], *settings['ensembles']])}"
+                    f"tasks.{task} asks for the model {model!r}, which {path} lacks{nearest(model, known)}"
                 )
-        for kind in ("models", "ensembles"):
+        for kind in KINDS:
             settings[kind] = {model: settings[kind][model] for model in models if model in settings[kind]}
         for chosen_model in settings["models"].values():
             chosen_model["network"] = network_settings.resolved(chosen_model["network"])

@@ -28,7 +28,7 @@ class Configuration:
     volumes : dict of str to dict
         Rows of the table of volumes by name.
     tasks : dict of str to dict
-        Task files by name, with the models and ensembles that run.
+        Task files by name, with the models, ensembles and fusions that run.
     """
 
     config: dict[str, Any]
@@ -42,8 +42,13 @@ class Configuration:
 
     @property
     def scored(self) -> dict[str, list[str]]:
-        """Each task's models and ensembles."""
-        return {task: [*settings["models"], *settings["ensembles"]] for task, settings in self.tasks.items()}
+        """Each task's models, ensembles and fusions."""
+        return {task: [name for kind in checked.KINDS for name in task_[kind]] for task, task_ in self.tasks.items()}
+
+    @property
+    def fused(self) -> dict[str, list[str]]:
+        """Each task's fusions."""
+        return {task: [*settings["fusions"]] for task, settings in self.tasks.items()}
 
     @property
     def folds(self) -> dict[str, list[str]]:

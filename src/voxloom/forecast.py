@@ -18,7 +18,7 @@ from voxloom.forecast_volumes import Header, header_of
 
 STAGES = (
     "convert", "annotate", "annotate_import", "distance", "plan", "split", "train", "predict_part", "predict",
-    "evaluate", "segment_look", "segment_part", "segment", "measure",
+    "predict_fusion_weight", "predict_fused", "evaluate", "segment_look", "segment_part", "segment", "measure",
 )  # fmt: skip
 
 
@@ -83,9 +83,12 @@ def _task_jobs(configuration: Configuration, task: str, headers: Mapping[str, He
     every = list(headers.values())
     yield forecast_stages.split_job(configuration, task, every)
     yield from forecast_networks.training_jobs(configuration, task, every)
+    for fusion in configuration.fused[task]:
+        yield from forecast_stages.fusion_jobs(configuration, task, fusion, headers)
     for model in configuration.scored[task]:
         for volume, header in headers.items():
-            yield from forecast_networks.predict_jobs(configuration, task, model, volume, header)
+            if model not in configuration.fused[task]:
+                yield from forecast_networks.predict_jobs(configuration, task, model, volume, header)
             yield from forecast_stages.object_jobs(configuration, task, model, volume, header)
         network_mib = forecast_networks.scaled_slice_mib(configuration, task, model)
         yield forecast_stages.evaluate_job(configuration, task, model, every, network_mib=network_mib)

@@ -32,6 +32,8 @@ NAMES = {
     "annotate_import": "{task}/{volume}{annotator}",
     "distance": "{task}/{volume}",
     "split": "{task}",
+    "predict_fusion_weight": "{task}/{model}/{{fold}}",
+    "predict_fused": "{task}/{model}/{{fold}}/{volume}",
     "evaluate": "{task}/{model}/{{fold}}",
     "segment": "{task}/{model}/{{fold}}/{volume}",
     "segment_look": "{task}/{model}/{{fold}}/{volume}.{{scatteritem}}",
@@ -116,6 +118,8 @@ class JobCheck:
             yield from forecast_stages.volume_jobs(given, volume, header)
         for task in given.tasks:
             yield forecast_stages.split_job(given, task, [*headers.values()])
+            for fusion in given.fused[task]:
+                yield from forecast_stages.fusion_jobs(given, task, fusion, headers)
             for model in given.scored[task]:
                 yield forecast_stages.evaluate_job(given, task, model, [*headers.values()])
                 for volume, header in headers.items():

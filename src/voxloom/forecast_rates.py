@@ -36,6 +36,7 @@ PAGES = "measured: docs/performance.md, 1024 x 1024 x 1024 voxels of uint8 on 2 
 DEMO = "estimated: from jobs of the demo, 80 x 144 x 144 voxels of uint8 on one core of AMD EPYC, that last seconds"
 COUNTED = "assumed: operations at the speed of voxloom.plan_cost"
 SMALL = "measured: benchmarks/rates.py, 256 x 256 x 256 voxels of uint8 on a core of Intel Xeon at 2.5 GHz, shared"
+SECTIONS = "measured: 6 sections of 512 x 512 pixels with drawn membranes on a core of Intel Xeon at 2.5 GHz, shared"
 PASSES = "estimated: each of segment's two passes is half of it"
 
 RATES = {
@@ -48,6 +49,8 @@ RATES = {
     "train": Rate(1.0, 10, 530, COUNTED),
     "predict": Rate(1.0, 6, 430, COUNTED),
     "predict_part": Rate(1.0, 6, 430, COUNTED),
+    "predict_fusion_weight": Rate(0.15e6, 5, 250, SECTIONS),
+    "predict_fused": Rate(1.4e6, 2, 250, SECTIONS),
     "evaluate": Rate(21e6, 5, 250, PAGES),
     "segment": Rate(28e6, 1.5, 235, SMALL),
     "segment_look": Rate(56e6, 1.5, 235, PASSES),

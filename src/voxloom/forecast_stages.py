@@ -5,7 +5,7 @@ Imported by Snakemake's main process, so it doesn't wait for PyTorch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from voxloom.configuration import Configuration
@@ -176,6 +176,40 @@ def split_job(configuration: Configuration, task: str, headers: Sequence[Header]
     )
 
 
+def fusion_jobs(configuration: Configuration, task: str, fusion: str, headers: Mapping[str, Header]) -> Iterator[Job]:
+    """The jobs that choose how much of the contours a fusion takes, and that fuse every volume.
+
+    Parameters
+    ----------
+    configuration : Configuration
+    task, fusion : str
+    headers : mapping of str to Header
+        By volume.
+
+    Yields
+    ------
+    job : Job
+    """
+    folds, every = len(configuration.folds[task]), list(headers.values())
+    yield Job(
+        "predict_fusion_weight",
+        f"{task}/{fusion}/{{fold}}",
+        lambda memory_mib: largest([weight_need(configuration, header, memory_mib) for header in every]),
+        work=sum(header.of_type("uint8").voxels for header in every),  # all sections; those that train are most
+        folds=folds,
+    )
+    for volume, header in headers.items():
+        voxels = header.of_type("uint8").voxels
+        yield Job(
+            "predict_fused",
+            f"{task}/{fusion}/{{fold}}/{volume}",
+            lambda memory_mib, header=header: fusion_need(configuration, header, memory_mib),  # type: ignore[misc]
+            work=voxels,
+            written_bytes=stored_bytes("prediction", voxels, 1),
+            folds=folds,
+        )
+
+
 def evaluate_job(
     configuration: Configuration, task: str, model: str, headers: Sequence[Header], *, network_mib: float = 0.0
 ) -> Job:
@@ -282,6 +316,24 @@ def evaluate_need(configuration: Configuration, task: str, header: Header, memor
     read = tally.block_layout(shape, "uint8", memory_mib=blocks, threads=_threads(configuration))
     tile = evaluate.tile_layout(shape, memory_mib=blocks)
     return Need(counts + max(read.mib, tile.mib), read.threads)
+
+
+def weight_need(configuration: Configuration, header: Header, memory_mib: int) -> Need:
+    """What choosing a fusion's weight takes."""
+    from voxloom.fusion_weight import section_layout
+
+    shape, threads = header.shape[-3:], _threads(configuration)
+    layout = section_layout(shape, memory_mib=block_mib(memory_mib), threads=threads)
+    return Need(layout.mib, layout.threads)
+
+
+def fusion_need(configuration: Configuration, header: Header, memory_mib: int) -> Need:
+    """What fusing a prediction with contours takes."""
+    from voxloom.contour_fusion import fusion_layout
+
+    codes, threads = header.of_type("uint8"), _threads(configuration)
+    layout = fusion_layout(codes.shape, codes, memory_mib=block_mib(memory_mib), threads=threads)
+    return Need(layout.mib, layout.threads)
 
 
 def segment_need(configuration: Configuration, task: str, header: Header, memory_mib: int) -> Need:

@@ -38,7 +38,7 @@ def network_histograms(
     Parameters
     ----------
     models : sequence of str or Path
-        Folder of the model, or of each of the ensemble's.
+        Folder of the model, or of each of the ensemble's; none for a prediction that no network made.
     images : mapping of str to array-like, shape (Z, Y, X)
     truths : mapping of str to mapping of str to array-like of uint8, shape (Z, Y, X)
         By name of the truth and volume: 0 background, 1 foreground, 255 not annotated.
@@ -55,7 +55,7 @@ def network_histograms(
         Empty for networks that work at native resolution, or at several sizes. Only whole slices are counted: a box
         that covers part of a slice has no place on the network's grid.
     """
-    size = common_size([model.read_settings(folder) for folder in models])
+    size = common_size([model.read_settings(folder) for folder in models]) if models else None
     if size is None:
         return {}
     from voxloom import inference, slice_scaling  # PyTorch takes a second; networks at native resolution need none here

@@ -22,6 +22,9 @@ WEIGHT_FILES = (".safetensors", ".pt", ".pth")
 CLOCK_TOLERANCE_S = 60.0
 """A file this much ahead of the clock is no sign of a wrong one: it is converted once more at most."""
 
+NETWORKS = ("models", "ensembles")
+"""Keys of a task file under which networks predict."""
+
 TEST_TIME = {"test_time_flips": "mirrored", "test_time_rotations": "turned"}
 """Settings of a model that an ensemble may replace, and what becomes of tiles."""
 
@@ -87,7 +90,9 @@ def initial_model(tasks: Table, task: str, model: str, *, fold: int) -> list[str
 
 
 def members(task: dict[str, Any], model: str) -> list[str]:
-    """The models whose mean a name stands for: an ensemble's members, or the model itself."""
+    """The models whose mean a name stands for: an ensemble's members, or the model itself; none for a fusion."""
+    if model in task["fusions"]:
+        return []
     return list(task["ensembles"][model]["models"]) if model in task["ensembles"] else [model]
 
 
@@ -111,10 +116,12 @@ def test_time(task: dict[str, Any], model: str) -> dict[str, bool]:
 
 
 def descriptions(task: dict[str, Any]) -> dict[str, str]:
-    """One line about every model and ensemble of a task, for the report."""
+    """One line about every model, ensemble and fusion of a task, for the report."""
     said = {name: model["description"] for name, model in task["models"].items()}
     for name, ensemble in task["ensembles"].items():
         said[name] = ensemble["description"] or _described(ensemble["models"], test_time(task, name))
+    for name, fusion in task["fusions"].items():
+        said[name] = fusion["description"] or f"{fusion['of']} with watershed contours."
     return said
 
 
@@ -205,6 +212,7 @@ def check_references(config: dict[str, Any], volumes: Table, tasks: Table) -> No
         file = f"{config['task_folder']}/{name}.yaml"
         problems += [f"{file}: {text}" for text in _task_problems(task, volumes)]
     problems += _init_problems(config, tasks)
+    problems += _fusion_problems(config, tasks)
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise ConfigError(f"{count} in the configuration:\n" + "\n".join(f"  - {p}" for p in problems))
@@ -365,6 +373,27 @@ def _model_problems(model: dict[str, Any], known: list[str]) -> Iterator[str]:
             f"input.{key} is {sizes}, which leaves the network's coarsest level a single voxel to normalise; "
             f"use larger multiples of {list(factor)}"
         )
+
+
+def _fusion_problems(config: dict[str, Any], tasks: Table) -> Iterator[str]:
+    """Fusions of nothing, of themselves, or with a name that already predicts."""
+    predicted = {name: task for task, settings in tasks.items() for kind in NETWORKS for name in settings[kind]}
+    for task, settings in tasks.items():
+        sources = {name: fusion["of"] for name, fusion in settings["fusions"].items()}
+        known = [name for kind in (*NETWORKS, "fusions") for name in settings[kind]]
+        for name, source in sources.items():
+            where = f"{config['task_folder']}/{task}.yaml: fusions.{name}"
+            ring = _ring(name, sources)
+            if name in predicted:
+                # rules are told apart by the name alone
+                yield f"{where} has the name of a model or ensemble of the task {predicted[name]}; give it another"
+            elif ring:
+                yield f"{where}: no prediction can be first in the ring {' <- '.join(ring)}; change one `of` of it"
+            elif source not in known:
+                yield (
+                    f"{where}.of is {source!r}, which is nothing that runs; list it under tasks in config.yaml"
+                    f"{_near(source, known)}"
+                )
 
 
 def _init_problems(config: dict[str, Any], tasks: Table) -> Iterator[str]:

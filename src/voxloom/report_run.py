@@ -31,7 +31,7 @@ PART_COLOURS = {
 HATCHES = {"gap": "///", "excluded": "..."}
 AXES = ("z", "y", "x")
 TASK_STAGES = ("annotate", "annotate_import", "distance", "split")
-MODEL_STAGES = ("train", "predict", "segment", "measure", "evaluate")
+MODEL_STAGES = ("train", "predict", "predict_fusion_weight", "predict_fused", "segment", "measure", "evaluate")
 SPLIT_COLUMNS = (
     "fold", "volume", "part", "z_from", "z_to", "y_from", "y_to", "x_from", "x_to", "voxels", "annotated_voxels",
     "foreground_voxels",

@@ -262,6 +262,15 @@ def test_a_right_configuration_passes(tmp_path, monkeypatch):
             },
             r"ensembles.m-8.test_time_rotations is for slices at native resolution, and m has an input.size",
         ),
+        (
+            {"task": {"fusions": {"fused": {"of": "n"}}}},
+            r"fusions.fused.of is 'n', which is nothing that runs; list it under tasks in config.yaml",
+        ),
+        (
+            {"task": {"fusions": {"fused": {"of": "again"}, "again": {"of": "fused"}}}},
+            r"fusions.fused: no prediction can be first in the ring fused <- again <- fused",
+        ),
+        ({"task": {"fusions": {"m": {"of": "m"}}}}, r"fusions.m has the name of a model or ensemble of the task t"),
         ({"task": {"split": {"by": "box"}}}, r"split.by is box, but split.boxes is empty"),
     ],
 )
@@ -360,6 +369,26 @@ ensembles:
         "m-8": "Prediction of m, tiles mirrored and turned.",
         "m-1": "Prediction of m, tiles not mirrored.",
     }
+
+
+def test_a_fusion_is_chosen_like_a_model_and_no_network_stands_behind_it(tmp_path):
+    text = """
+annotate: {recipe: [{threshold: {below: 60}}]}
+models:
+  m: {optimiser: {learning_rate: 0.1}}
+ensembles:
+  m-8: {models: [m], test_time_flips: true}
+fusions:
+  m-watershed: {of: m-8}
+  left-out: {of: m}
+"""
+    (tmp_path / "t.yaml").write_text(text)
+    task = config.read_tasks({"t": ["m", "m-8", "m-watershed"]}, folder=tmp_path, schema=schema("task"))["t"]
+    assert task["fusions"] == {"m-watershed": {"of": "m-8", "marker_below": 0.25, "description": ""}}
+    assert references.members(task, "m-watershed") == []
+    assert references.descriptions(task)["m-watershed"] == "m-8 with watershed contours."
+    with pytest.raises(ConfigError, match="asks for the model 'm-watershd', .* did you mean 'm-watershed'"):
+        config.read_tasks({"t": ["m", "m-watershd"]}, folder=tmp_path, schema=schema("task"))
 
 
 def test_an_ensemble_is_chosen_like_a_model_and_says_what_it_is_made_of(tmp_path):

@@ -225,6 +225,7 @@ def checked(tmp_path, monkeypatch, recipe=({"threshold": {"above": 1}},), **row)
         "evaluate": {"against": []},
         "models": {},
         "ensembles": {},
+        "fusions": {},
     }
     check_references(config, {"a": {"path": "a.nrrd", **row}}, {"t": task})
 

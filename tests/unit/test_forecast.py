@@ -7,7 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voxloom import budget, cli, configuration, forecast, forecast_page, instances, io, recipe, recipe_plan
+from voxloom import (
+    budget,
+    cli,
+    configuration,
+    contour_fusion,
+    forecast,
+    forecast_page,
+    instances,
+    io,
+    recipe,
+    recipe_plan,
+)
 from voxloom.errors import ConfigError, VolumeError
 from voxloom.forecast_check import JobCheck
 from voxloom.forecast_rates import RATES
@@ -19,6 +30,7 @@ from voxloom.volume import Geometry
 ROOT = Path(__file__).resolve().parents[2]
 GEOMETRY = Geometry((2.0, 1.0, 1.0))
 PARTS = {"predict_part", "segment_look", "segment_part"}
+UNASKED = {"plan", "predict_fusion_weight", "predict_fused", *PARTS}
 
 
 @pytest.fixture
@@ -94,13 +106,31 @@ def test_the_smallest_memory_is_refused_with_one_mib_less(project, need):
 def test_every_job_of_a_large_volume_stays_within_its_memory(project):
     enlarge(project, [1024, 2048, 2048])
     found = forecast.forecasts(read(memory_mib=4096, threads=8))
-    assert {each.job.stage for each in found} == {*forecast.STAGES} - {"plan"} - PARTS
+    assert {each.job.stage for each in found} == {*forecast.STAGES} - UNASKED
     for each in found:
         assert not each.refusal
         assert each.memory_mib - RATES[each.job.stage].base_mib <= 4096 * 3 / 4, each.job
     converted = next(each for each in found if each.job.stage == "convert")
     assert converted.seconds == pytest.approx(1024 * 2048 * 2048 / 14e6, rel=0.05)
     assert converted.job.written_bytes == 1024 * 2048 * 2048
+
+
+def test_a_fusion_is_planned_like_its_jobs_work(project):
+    enlarge(project, [1024, 2048, 2048])
+    edit(project, "segment:", "fusions:\n  closed: {of: best}\n\nsegment:", "config/tasks/vessels.yaml")
+    edit(project, "vessels: [best]", "vessels: [best, closed]")
+    given = read(memory_mib=2048, threads=4)
+    fused = {each.job.stage: each for each in forecast.forecasts(given) if "/closed/" in each.job.name}
+    assert {*fused} == {"predict_fusion_weight", "predict_fused", "evaluate", "segment", "measure"}
+    assert all(each.memory_mib - RATES[stage].base_mib <= 2048 * 3 / 4 for stage, each in fused.items())
+    layout = contour_fusion.fusion_layout(
+        (1024, 2048, 2048), header_of(given, "phantom-a").of_type("uint8"), memory_mib=2048 * 3 / 4, threads=4
+    )
+    assert fused["predict_fused"].memory_mib == pytest.approx(layout.mib + RATES["predict_fused"].base_mib)
+    with pytest.raises(ConfigError, match=r"predict_fused of vessels/closed/<fold>/phantom-a can't fit .* at least"):
+        JobCheck(read(memory_mib=400)).refuse(
+            "predict_fused", {"task": "vessels", "model": "closed", "volume": "phantom-a", "fold": "0"}
+        )
 
 
 def test_what_cannot_fit_is_refused_with_the_memory_that_would_do(project, capsys):
@@ -113,7 +143,7 @@ def test_what_cannot_fit_is_refused_with_the_memory_that_would_do(project, capsy
     assert cli.main(["plan", "--memory-mib", "4000", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["resources"]["memory_mib"] == 4000
-    assert {row["stage"] for row in document["stages"]} == {*forecast.STAGES} - {"plan"} - PARTS
+    assert {row["stage"] for row in document["stages"]} == {*forecast.STAGES} - UNASKED
     assert document["disk"]["written_mib"] == pytest.approx(
         sum(row["written_mib"] for row in document["stages"]), rel=0.01
     )
@@ -228,5 +258,5 @@ def test_the_report_plans_with_the_resources_of_its_own_job(project):
     resources = {"mem_mb": 2000, "job_threads": 1, "device": "cpu", "gpu_memory_mib": 0, "processes": 1, "scatter": 1}
     resources["_cores"] = 1
     stages = forecast_page.planned_stages(config, volumes=given.volumes, tasks=given.tasks, resources=resources)
-    assert [row["stage"] for row in stages] == [stage for stage in forecast.STAGES if stage not in {"plan", *PARTS}]
+    assert [row["stage"] for row in stages] == [stage for stage in forecast.STAGES if stage not in UNASKED]
     assert all(0 < row["memory_mib"] < 2000 and row["seconds"] > 0 for row in stages)

@@ -125,7 +125,7 @@ def test_names_lead_nowhere_else(tmp_path, name):
         read_volumes(tmp_path / "v.tsv", configuration.schema("volumes"))
     model = {"optimiser": {"learning_rate": 0.1}}
     recipe = {"recipe": [{"threshold": {"above": 1}}]}
-    for key in ("models", "ensembles"):
+    for key in ("models", "ensembles", "fusions"):
         task = {
             "annotate": recipe,
             "models": {"m": model},

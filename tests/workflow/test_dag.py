@@ -92,6 +92,39 @@ def test_an_ensemble_is_predicted_from_its_members_of_the_same_fold(checkout):
     ]
 
 
+def with_a_fusion(checkout, of="best"):
+    """Contours on the prediction of a model of one task, asked for beside it."""
+    checkout.edit("config/tasks/vessels.yaml", "segment:", f"fusions:\n  closed: {{of: {of}}}\n\nsegment:")
+    checkout.edit("config/config.yaml", "vessels: [as-published, best]", "vessels: [as-published, best, closed]")
+
+
+def test_a_fusion_is_one_more_model_that_no_network_predicts(finished):
+    with_a_fusion(finished)
+    after = {name: count for name, count in AFTER_TRAIN.items() if name not in ("train", "predict")}
+    assert finished.planned() == {"predict_fusion_weight": 1, "predict_fused": VOLUMES, **after}
+    scores = "results/evaluation/vessels/closed/0/scores.csv"
+    finished.run(scores)
+    assert finished.planned(scores) == {}
+    finished.edit("config/tasks/vessels.yaml", "{of: best}", "{of: best, marker_below: 0.4}")
+    assert finished.planned(scores) == {"predict_fusion_weight": 1, "predict_fused": VOLUMES, "evaluate": 1}
+
+
+def test_a_fusion_is_made_by_one_job_a_volume_where_others_share_theirs(checkout):
+    checkout.edit("config/config.yaml", "scatter: 1", "scatter: 3")
+    alone = checkout.planned()
+    with_a_fusion(checkout)
+    together = checkout.planned()
+    assert {name: together[name] - alone.get(name, 0) for name in together if together[name] != alone.get(name)} == {
+        "predict_fusion_weight": 1,
+        "predict_fused": VOLUMES,
+        "evaluate": 1,
+        "segment": VOLUMES,
+        "segment_look": 3 * VOLUMES,
+        "segment_part": 3 * VOLUMES,
+        "measure": VOLUMES,
+    }
+
+
 def test_a_volume_can_be_predicted_and_segmented_by_several_jobs(checkout):
     alone = checkout.planned()
     checkout.edit("config/config.yaml", "scatter: 1", "scatter: 3")

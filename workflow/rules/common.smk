@@ -49,12 +49,14 @@ ANNOTATION_DEFAULTS = checked.check({}, configuration.schema("task")["$defs"]["a
 ANNOTATORS = references.annotators(VOLUMES)
 JOB_CHECK = forecast_check.JobCheck(CONFIGURATION)
 TRAINED, SCORED, FOLDS = CONFIGURATION.trained, CONFIGURATION.scored, CONFIGURATION.folds
+FUSED = {name for names in CONFIGURATION.fused.values() for name in names}
+NETWORKS = {name for names in SCORED.values() for name in names} - FUSED
 
 
 wildcard_constraints:
     volume=one_of(VOLUMES),
     task=one_of(TASKS),
-    model=one_of({model for models in SCORED.values() for model in models}),
+    model=one_of(NETWORKS | FUSED),
     fold=r"\d+",
     annotator=one_of(ANNOTATORS),
 
@@ -212,7 +214,7 @@ def initial_model(wildcards):
 
 
 def member_models(wildcards):
-    """The trained models behind a name: a model itself, or an ensemble's members, all of the same fold."""
+    """The trained models behind a name: a model itself, or an ensemble's members, all of the same fold; no fusion's."""
     members = references.members(TASKS[wildcards.task], wildcards.model)
     return expand("results/models/{task}/{model}/{fold}", task=wildcards.task, model=members, fold=wildcards.fold)
 
@@ -220,6 +222,23 @@ def member_models(wildcards):
 def test_time(wildcards):
     """The transforms that an ensemble asks for instead of its members' own; nothing for a model."""
     return references.test_time(TASKS[wildcards.task], wildcards.model)
+
+
+def unfused_prediction(wildcards):
+    """The prediction that a fusion is made of."""
+    of = TASKS[wildcards.task]["fusions"][wildcards.model]["of"]
+    return f"results/predictions/{wildcards.task}/{of}/{wildcards.fold}/{wildcards.volume}.zarr"
+
+
+def unfused_predictions(wildcards):
+    """The predictions of all volumes that a fusion is made of."""
+    of = TASKS[wildcards.task]["fusions"][wildcards.model]["of"]
+    return [f"results/predictions/{wildcards.task}/{of}/{wildcards.fold}/{volume}.zarr" for volume in VOLUMES]
+
+
+def weighing_annotations(wildcards):
+    """Annotations on which a fusion's weight is chosen: those against which thresholds are."""
+    return annotation_stores(wildcards.task, TASKS[wildcards.task]["evaluate"]["against"][:1])
 
 
 def scored_annotations(wildcards):

@@ -1,7 +1,7 @@
 rule segment_look:
     """Sizes and seams of the objects in some layers of a prediction; only where resources.scatter is more than 1."""
     input:
-        prediction=rules.predict.output.prediction,
+        prediction="results/predictions/{task}/{model}/{fold}/{volume}.zarr",
         threshold="results/evaluation/{task}/{model}/{fold}/threshold.json",
     output:
         looks=temp(directory("results/segmentations/{task}/{model}/{fold}/{volume}.{scatteritem}.objects")),
@@ -25,7 +25,7 @@ rule segment_look:
 rule segment_part:
     """Some layers of a segmentation's shards, with the volume's numbers; only where resources.scatter is more than 1."""
     input:
-        prediction=rules.predict.output.prediction,
+        prediction="results/predictions/{task}/{model}/{fold}/{volume}.zarr",
         threshold="results/evaluation/{task}/{model}/{fold}/threshold.json",
         looks=parts("results/segmentations/{{task}}/{{model}}/{{fold}}/{{volume}}.{scatteritem}.objects"),
     output:
@@ -50,7 +50,7 @@ rule segment_part:
 rule segment:
     """Objects where the prediction reaches the threshold; instance labels without the small ones."""
     input:
-        prediction=rules.predict.output.prediction,
+        prediction="results/predictions/{task}/{model}/{fold}/{volume}.zarr",
         threshold="results/evaluation/{task}/{model}/{fold}/threshold.json",
         looks=parts("results/segmentations/{{task}}/{{model}}/{{fold}}/{{volume}}.{scatteritem}.objects"),
         parts=parts("results/segmentations/{{task}}/{{model}}/{{fold}}/{{volume}}.{scatteritem}.zarr"),
