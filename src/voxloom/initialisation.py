@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from voxloom import vgg
 from voxloom.boxes import Box
 from voxloom.errors import ModelError
 
@@ -72,6 +73,9 @@ class TensorReport:
     Parameters
     ----------
     tensor : str
+        Its name in the network; in the source, where the network has none.
+    source_tensor : str
+        Its name in the source, empty where there is none.
     status : {"loaded", "other shape", "not in the source", "not in the network"}
         Only the first took anything over.
     shape, source_shape : str
@@ -80,6 +84,7 @@ class TensorReport:
     """
 
     tensor: str
+    source_tensor: str
     status: str
     shape: str
     source_shape: str
@@ -93,7 +98,8 @@ def begin(network: nn.Module, initial: Initial | None) -> list[nn.Module]:
     ----------
     network : torch.nn.Module
         Modified: a tensor whose name and shape agree is taken over, running statistics as well; any other, such as a
-        head for other classes or a first convolution for other channels, stays as it is.
+        head for other classes or a first convolution for other channels, stays as it is. VGG-16's convolutions have
+        other names and colours, see `voxloom.vgg`.
     initial : Initial or None
         None leaves the network as it is.
 
@@ -119,7 +125,7 @@ def begin(network: nn.Module, initial: Initial | None) -> list[nn.Module]:
             f"{initial.source} ({_examples(parameters)} here, {_examples(initial.tensors)} there); name a model of the "
             "same network, or remove init_from"
         )
-    _refuse_values(initial, loaded)
+    _refuse_values(initial, [row.source_tensor for row in rows if row.status == LOADED])
     random = {row.tensor for row in rows if row.is_frozen and row.status in (OTHER_SHAPE, MISSING)}
     if random:
         raise ModelError(
@@ -127,7 +133,8 @@ def begin(network: nn.Module, initial: Initial | None) -> list[nn.Module]:
             "stay random; freeze less, or begin with another model"
         )
     state = network.state_dict()
-    network.load_state_dict({name: initial.tensors[name] if name in loaded else state[name] for name in state})
+    given = _given(network, initial)
+    network.load_state_dict({name: given[name][1] if name in loaded else state[name] for name in state})
     frozen = _freeze(network, initial.freeze)
     _say(rows, network, initial)
     return frozen
@@ -157,14 +164,25 @@ def compare(network: nn.Module, initial: Initial) -> list[TensorReport]:
         If a name of `freeze` is unknown.
     """
     held = set(_below(network, initial.freeze))
-    rows = []
+    given, rows = _given(network, initial), []
     for name, tensor in network.state_dict().items():
-        found = initial.tensors.get(name)
+        source, found = given.get(name, ("", None))
         status = MISSING if found is None else LOADED if found.shape == tensor.shape else OTHER_SHAPE
-        rows.append(TensorReport(name, status, _shape(tensor), _shape(found), name in held))
-    names = network.state_dict().keys()
-    surplus = [name for name in initial.tensors if name not in names]
-    return rows + [TensorReport(name, UNUSED, "", _shape(initial.tensors[name]), False) for name in surplus]
+        rows.append(
+            TensorReport(name, source, status, _shape(tensor), _shape(initial.tensors.get(source)), name in held)
+        )
+    used = {source for source, _ in given.values()}
+    surplus = [name for name in initial.tensors if name not in used]
+    return rows + [TensorReport(name, name, UNUSED, "", _shape(initial.tensors[name]), False) for name in surplus]
+
+
+def _given(network: nn.Module, initial: Initial) -> dict[str, tuple[str, Tensor]]:
+    """What the source has for each tensor of a network: its name there, and the tensor."""
+    names = vgg.sources(network, initial.tensors, source=initial.source)
+    given = {name: (name, initial.tensors[name]) for name in network.state_dict() if name in initial.tensors}
+    for name, source in names.items():
+        given[name] = source, vgg.for_input(initial.tensors[source], channels=network.get_parameter(name).shape[1:2])
+    return given
 
 
 def summary(rows: Sequence[TensorReport]) -> dict[str, int]:
