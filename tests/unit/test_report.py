@@ -312,7 +312,9 @@ def test_a_caption_is_said_under_its_heading_and_an_unknown_one_is_refused(built
     other = build_report(bare, out_directory=tmp_path, open_volume=open_volume).read_text(encoding="utf-8")
     assert "<p>Look &lt;here&gt;.</p>" in section(other, "curves")
     assert "Precision against recall at every threshold." in section(page, "curves")
-    with pytest.raises(ConfigError, match="no section curve of the report to caption; known: what, headline, membranes, curves"):
+    with pytest.raises(
+        ConfigError, match="no section curve of the report to caption; known: what, headline, membranes, curves"
+    ):
         build_report(
             dataclasses.replace(inputs, captions={"curve": ""}), out_directory=tmp_path, open_volume=open_volume
         )
