@@ -147,7 +147,7 @@ def steps(task: dict[str, Any]) -> list[dict[str, str]]:
         for without in plain
         if name not in plain and set(members(task, name)) == set(members(task, without))
     ]
-    fused = task.get("fusions", {})
+    fused = task["fusions"]
     return found + [{"what": "Watershed fusion", "model": name, "without": fused[name]["of"]} for name in fused]
 
 
