@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxloom.errors import VolumeError
+from voxloom.instances import label_objects
 from voxloom.kernels import compiled
 
-# What a pixel can be beside a basin's number, which is at least 1
-WATERSHED, UNSEEN, MASK, QUEUED = 0, -1, -2, -3
+# What a pixel can be beside an object's number, which is at least 1
+LINE, UNSEEN, BORDER, QUEUED = 0, -1, -2, -3
 
 
 def thin_borders(interior: NDArray[np.bool_]) -> NDArray[np.int32]:
@@ -52,70 +53,51 @@ def thin_borders(interior: NDArray[np.bool_]) -> NDArray[np.int32]:
             f"interior must be a 2D boolean array, got {interior.ndim}D {interior.dtype}; "
             "compare the probability with a threshold first (probability > 0.5)"
         )
-    height, width = interior.shape
-    # columns lie side by side in memory, as they are visited, with a border of pixels that are never looked at
-    is_border = np.zeros((width + 2, height + 2), np.bool_)
-    is_border[1:-1, 1:-1] = ~interior.T
-    labels = np.full(is_border.shape, UNSEEN, np.int32)
-    _flood(is_border, labels, np.empty(interior.size, np.int32))
+    # columns lie side by side in memory, as they are visited, within a frame of pixels that are never looked at; the
+    # objects' numbers are those of their first pixels in that order
+    basins, count = label_objects(np.ascontiguousarray(interior.T)[None], connectivity=6)
+    if not count:
+        return np.ones(interior.shape, np.int32)
+    labels = np.full((basins.shape[1] + 2, basins.shape[2] + 2), UNSEEN, np.int32)
+    labels[1:-1, 1:-1] = basins[0]
+    labels[1:-1, 1:-1][basins[0] == 0] = BORDER
+    _flood(labels, np.empty(interior.size, np.int32))
     return np.ascontiguousarray(labels[1:-1, 1:-1].T)
 
 
 @compiled
-def _flood(is_border, labels, queue):  # type: ignore[no-untyped-def]
+def _flood(labels, queue):  # type: ignore[no-untyped-def]
     columns, rows = labels.shape
     flat = labels.reshape(-1)
     around = (-rows, -1, rows, 1)
-    basins = 0
-    meets_line = False  # one for the whole run, as in the original
-    for level in (False, True):
-        last = 0
-        for column in range(1, columns - 1):
-            for row in range(1, rows - 1):
-                if is_border[column, row] == level:
-                    pixel = column * rows + row
-                    flat[pixel] = MASK
-                    for step in around:
-                        if flat[pixel + step] >= WATERSHED:
-                            flat[pixel] = QUEUED
-                            queue[last] = pixel
-                            last += 1
-                            break
-        first = 0
-        while first < last:
-            pixel = queue[first]
-            first += 1
+    last = 0
+    for pixel in range(rows, (columns - 1) * rows):
+        if flat[pixel] == BORDER:
             for step in around:
-                other = flat[pixel + step]
-                own = flat[pixel]
-                if other > 0:
-                    if own == QUEUED or (own == WATERSHED and meets_line):
-                        flat[pixel] = other
-                    elif own > 0 and own != other:
-                        flat[pixel] = WATERSHED
-                        meets_line = False
-                elif other == WATERSHED:
-                    if own == QUEUED:
-                        flat[pixel] = WATERSHED
-                        meets_line = True
-                elif other == MASK:
-                    flat[pixel + step] = QUEUED
-                    queue[last] = pixel + step
+                if flat[pixel + step] > 0:
+                    flat[pixel] = QUEUED
+                    queue[last] = pixel
                     last += 1
-        for column in range(1, columns - 1):
-            for row in range(1, rows - 1):
-                pixel = column * rows + row
-                if flat[pixel] != MASK:
-                    continue
-                basins += 1
-                flat[pixel] = basins
-                queue[0] = pixel
-                first, last = 0, 1
-                while first < last:
-                    pixel = queue[first]
-                    first += 1
-                    for step in around:
-                        if flat[pixel + step] == MASK:
-                            flat[pixel + step] = basins
-                            queue[last] = pixel + step
-                            last += 1
+                    break
+    first = 0
+    meets_line = False  # one for the whole run, as in the original
+    while first < last:
+        pixel = queue[first]
+        first += 1
+        for step in around:
+            other = flat[pixel + step]
+            own = flat[pixel]
+            if other > 0:
+                if own == QUEUED or (own == LINE and meets_line):
+                    flat[pixel] = other
+                elif own > 0 and own != other:
+                    flat[pixel] = LINE
+                    meets_line = False
+            elif other == LINE:
+                if own == QUEUED:
+                    flat[pixel] = LINE
+                    meets_line = True
+            elif other == BORDER:
+                flat[pixel + step] = QUEUED
+                queue[last] = pixel + step
+                last += 1

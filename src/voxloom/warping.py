@@ -83,13 +83,17 @@ def warp(
             f"the truth must be a 2D boolean array of the proposal's shape {interior_probability.shape}, got "
             f"{truth.dtype} of shape {truth.shape}"
         )
-    values = interior_probability.astype(np.float64)
-    columns, rows = np.nonzero(((values > threshold) != truth).T)
-    order = np.argsort(-np.abs(values[rows, columns] - threshold), kind="stable")
-    warped = np.pad(truth, 1).view(np.uint8)
-    places = (rows + 1) * warped.shape[1] + columns + 1
-    _flip_simple(warped.reshape(-1), places[order], _steps(warped.shape[1]), _simple_points())
-    return warped[1:-1, 1:-1].view(np.bool_).copy()
+    # columns lie side by side, so that what lies one after the other in memory is in the order of the visits
+    values = np.ascontiguousarray(interior_probability.astype(np.float64, copy=False).T)
+    inside = np.ascontiguousarray(truth.T)
+    differs = np.pad((values > threshold) != inside, 1)
+    places = np.flatnonzero(differs)
+    far = np.abs(values[differs[1:-1, 1:-1]] - threshold)
+    places = places[np.argsort(np.negative(far, out=far), kind="stable")]
+    warped = np.pad(inside, 1).view(np.uint8)
+    objects, borders = _pieces_around()
+    _flip_simple(warped.reshape(-1), places, _steps(warped.shape[1]), (objects == 1) & (borders == 1))
+    return np.ascontiguousarray(warped[1:-1, 1:-1].T).view(np.bool_)
 
 
 def classify(warped: NDArray[np.bool_], proposal: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -107,13 +111,11 @@ def classify(warped: NDArray[np.bool_], proposal: NDArray[np.bool_]) -> NDArray[
         errors that change no other object.
     """
     labels = np.pad(objects_of(warped).astype(np.int32), 1, constant_values=-1)
+    borders = label_objects(~np.pad(warped, 1)[None], connectivity=18)[0].view(np.int32)
     kinds = np.zeros(labels.shape, np.uint8)
     places = np.flatnonzero(np.pad(warped != proposal, 1))
-    if places.size:
-        steps = _steps(labels.shape[1])
-        cuts = np.zeros(labels.shape, np.bool_)
-        _mark_cuts(labels.reshape(-1), steps[::2], cuts.reshape(-1))
-        _name_kinds(labels.reshape(-1), cuts.reshape(-1), places, steps, kinds.reshape(-1))
+    steps = _steps(labels.shape[1])
+    _name_kinds(labels.reshape(-1), borders.reshape(-1), places, steps, _pieces_around()[0], kinds.reshape(-1))
     return kinds[1:-1, 1:-1]
 
 
@@ -143,16 +145,17 @@ def _steps(row: int) -> NDArray[np.int64]:
 
 
 @functools.cache
-def _simple_points() -> NDArray[np.bool_]:
-    """Whether a pixel is simple, for every pattern of its eight neighbours: bit k for the k-th of `RING`."""
-    return np.array([_is_simple([bool(code >> k & 1) for k in range(8)]) for code in range(256)])
+def _pieces_around() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """How many pieces a pixel's neighbours are, for every pattern of them: bit k for the k-th of `RING`.
 
-
-def _is_simple(inside: list[bool]) -> bool:
-    """One piece of inside that shares an edge with the pixel, and one of border, among its neighbours."""
-    objects = _pieces([step for step, is_in in zip(RING, inside, strict=True) if is_in], corners=False)
-    borders = _pieces([step for step, is_in in zip(RING, inside, strict=True) if not is_in], corners=True)
-    return sum(any(0 in step for step in piece) for piece in objects) == 1 and len(borders) == 1
+    Of those inside the 4-connected ones that share an edge with the pixel; of those on the border the 8-connected.
+    """
+    patterns = [[bool(code >> k & 1) for k in range(8)] for code in range(256)]
+    inside = [[step for step, is_in in zip(RING, pattern, strict=True) if is_in] for pattern in patterns]
+    border = [[step for step, is_in in zip(RING, pattern, strict=True) if not is_in] for pattern in patterns]
+    by_edge = [sum(any(0 in step for step in piece) for piece in _pieces(held, corners=False)) for held in inside]
+    by_corner = [len(_pieces(held, corners=True)) for held in border]
+    return np.array(by_edge, np.uint8), np.array(by_corner, np.uint8)
 
 
 def _pieces(steps: list[tuple[int, int]], *, corners: bool) -> list[set[tuple[int, int]]]:
@@ -168,64 +171,27 @@ def _pieces(steps: list[tuple[int, int]], *, corners: bool) -> list[set[tuple[in
 
 @compiled
 def _flip_simple(inside, places, steps, is_simple):  # type: ignore[no-untyped-def]
+    # the patterns around pixels are kept, as most are looked at again and again and few of them change
+    codes = np.zeros(inside.size, np.uint8)
+    for pixel in places:
+        for k in range(8):
+            codes[pixel] |= inside[pixel + steps[k]] << k
     left, before = places.size, -1
     while left and left != before:
         before, left = left, 0
         for i in range(before):
             pixel = places[i]
-            code = 0
-            for k in range(8):
-                code |= inside[pixel + steps[k]] << k
-            if is_simple[code]:
+            if is_simple[codes[pixel]]:
                 inside[pixel] = 1 - inside[pixel]
+                for k in range(8):
+                    codes[pixel + steps[k]] ^= np.uint8(1 << ((k + 4) & 7))
             else:
                 places[left] = pixel
                 left += 1
 
 
 @compiled
-def _mark_cuts(labels, edges, is_cut):  # type: ignore[no-untyped-def]
-    # Tarjan's search in depth: a pixel cuts its object where what was found through it has no other way back
-    found = np.zeros(labels.size, np.int32)
-    earliest = np.zeros(labels.size, np.int32)
-    state = np.zeros(labels.size, np.uint8)  # the next direction to look at, and from where it was found: 3 bits each
-    count = 0
-    for root in range(labels.size):
-        if labels[root] <= 0 or found[root]:
-            continue
-        count += 1
-        found[root] = earliest[root] = count
-        branches = 0
-        pixel = root
-        while True:
-            direction = state[pixel] & 7
-            if direction < 4:
-                state[pixel] += 1
-                other = pixel + edges[direction]
-                if labels[other] <= 0:
-                    continue
-                if found[other]:
-                    earliest[pixel] = min(earliest[pixel], found[other])
-                    continue
-                count += 1
-                found[other] = earliest[other] = count
-                state[other] = direction << 3
-                pixel = other
-                continue
-            if pixel == root:
-                break
-            parent = pixel - edges[state[pixel] >> 3]
-            earliest[parent] = min(earliest[parent], earliest[pixel])
-            if parent == root:
-                branches += 1
-            elif earliest[pixel] >= found[parent]:
-                is_cut[parent] = True
-            pixel = parent
-        is_cut[root] = branches > 1
-
-
-@compiled
-def _name_kinds(labels, is_cut, places, steps, kinds):  # type: ignore[no-untyped-def]
+def _name_kinds(labels, borders, places, steps, pieces, kinds):  # type: ignore[no-untyped-def]
     for pixel in places:
         first, second, has_more = -1, -1, False
         for step in steps:
@@ -245,8 +211,26 @@ def _name_kinds(labels, is_cut, places, steps, kinds):  # type: ignore[no-untype
             if not is_inside:
                 kinds[pixel] = HOLE_ADDITION
             else:
-                kinds[pixel] = SPLIT if is_cut[pixel] else HOLE_DELETION
+                kinds[pixel] = SPLIT if _is_cut(borders, pixel, steps, pieces) else HOLE_DELETION
         elif first > 0:
             kinds[pixel] = HOLE_ADDITION if is_inside else HOLE_DELETION
         else:
             kinds[pixel] = OBJECT_DELETION if is_inside else OBJECT_ADDITION
+
+
+@compiled
+def _is_cut(borders, pixel, steps, pieces):  # type: ignore[no-untyped-def]
+    # in the plane, what hangs together around a pixel stays in one piece without it unless two of the borders between
+    # are one: by Euler's formula there are as many pieces more as there are borders that meet twice
+    code, different = 0, 0
+    for k in range(8):
+        border = borders[pixel + steps[k]]
+        if border == 0:
+            code |= 1 << k
+            continue
+        different += 1
+        for before in range(k):
+            if borders[pixel + steps[before]] == border:
+                different -= 1
+                break
+    return pieces[code] > max(different, 1)
