@@ -21,7 +21,7 @@ from voxloom.partitions import contingency
 from voxloom.section_scores import THRESHOLDS, Agreement
 from voxloom.split import boxes_of
 from voxloom.tally import Volume
-from voxloom.volume import IGNORE, Quantisation
+from voxloom.volume import IGNORE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -213,7 +213,7 @@ def _check(name: str, prediction: Volume, truth: Volume) -> None:
 def _volume_rows(
     prediction: Volume, truth: Volume, sections: list[Section], *, threads: int, memory_mib: float
 ) -> Iterator[dict[str, Any]]:
-    interior_of = _interior_table(prediction)
+    interior_of = interior_probabilities(prediction)
 
     def work(stored: NDArray[Any], codes: NDArray[np.uint8], block: Block) -> list[dict[str, Any]]:
         return list(score_section(interior_of[stored[0]], sections[block.index].without_others(codes)))
@@ -226,27 +226,22 @@ def _volume_rows(
         yield from ({"part": section.part, "volume": section.volume, "z": section.z} | row for row in found)
 
 
-def _interior_table(prediction: Volume) -> NDArray[np.float64]:
-    assert prediction.quantisation is not None
-    return interior_probabilities(prediction.quantisation, prediction.dtype)
-
-
-def interior_probabilities(quantisation: Quantisation, dtype: np.dtype[Any]) -> NDArray[np.float64]:
+def interior_probabilities(prediction: Volume) -> NDArray[np.float64]:
     """The interior probability of every number that a prediction of membranes can store.
 
     Parameters
     ----------
-    quantisation : Quantisation
-    dtype : dtype
-        uint8 or uint16.
+    prediction : stored volume of uint8 or uint16
 
     Returns
     -------
     probabilities : ndarray of float64, shape (256,) or (65536,)
         Rounded to single precision, in which the challenge takes proposals, and compared in double as it does.
     """
-    stored = np.arange(np.iinfo(dtype).max + 1)
-    return (1 - (stored * quantisation.scale + quantisation.offset)).astype(np.float32).astype(np.float64)
+    assert prediction.quantisation is not None
+    stored = np.arange(np.iinfo(prediction.dtype).max + 1)
+    membrane = stored * prediction.quantisation.scale + prediction.quantisation.offset
+    return (1 - membrane).astype(np.float32).astype(np.float64)
 
 
 def score_section(interior: NDArray[np.float64], codes: NDArray[np.uint8]) -> Iterator[dict[str, Any]]:
