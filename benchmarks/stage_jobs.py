@@ -141,6 +141,7 @@ def jobs(folder: Path, part: Part) -> dict[str, dict[str, Any]]:
     models = [results / "models" / "bench" / "net" / "0"]
     threshold = results / "threshold.json"
     tables, splits = results / "tables", results / "splits"
+    by_voxel = {key: value for key, value in task["evaluate"].items() if key != "membranes"}
     scaled = {"network": task["models"]["net"]["network"], "input": {"size": task["models"]["net"]["input"]["size"]}}
     return {
         "convert": {
@@ -213,7 +214,7 @@ def jobs(folder: Path, part: Part) -> dict[str, dict[str, Any]]:
             "output": Files(
                 **{name: tables / f"{name}.csv" for name in ("threshold", "scores", "curve", "reliability", "recipe")}
             ),
-            "params": {"evaluate": task["evaluate"], "seed": SEED},
+            "params": {"evaluate": by_voxel, "seed": SEED},
         },
         "measure": {
             "input": Files(segmentation=segmentation, volume=volume),

@@ -139,10 +139,10 @@ def _legend(width: int, caption: str) -> NDArray[np.uint8]:
 def write_error_maps(
     folder: str | Path,
     images: Mapping[str, Volume],
+    *,
     predictions: Mapping[str, Volume],
     truths: Mapping[str, Volume],
     split: pd.DataFrame,
-    *,
     fold: int,
     threshold: float,
     threads: int = 1,

@@ -18,7 +18,8 @@ from voxloom.forecast_volumes import Header, header_of
 
 STAGES = (
     "convert", "annotate", "annotate_import", "distance", "plan", "split", "train", "predict_part", "predict",
-    "predict_fusion_weight", "predict_fused", "evaluate", "segment_look", "segment_part", "segment", "measure",
+    "predict_fusion_weight", "predict_fused", "evaluate", "evaluate_membranes", "segment_look", "segment_part", "segment",
+    "measure",
 )  # fmt: skip
 
 
@@ -92,6 +93,7 @@ def _task_jobs(configuration: Configuration, task: str, headers: Mapping[str, He
             yield from forecast_stages.object_jobs(configuration, task, model, volume, header)
         network_mib = forecast_networks.scaled_slice_mib(configuration, task, model)
         yield forecast_stages.evaluate_job(configuration, task, model, every, network_mib=network_mib)
+        yield from forecast_stages.membrane_jobs(configuration, task, model, every)
 
 
 def forecast(job: Job, *, memory_mib: int, rates: Mapping[str, Rate] = RATES) -> Forecast:

@@ -35,6 +35,7 @@ NAMES = {
     "predict_fusion_weight": "{task}/{model}/{{fold}}",
     "predict_fused": "{task}/{model}/{{fold}}/{volume}",
     "evaluate": "{task}/{model}/{{fold}}",
+    "evaluate_membranes": "{task}/{model}/{{fold}}",
     "segment": "{task}/{model}/{{fold}}/{volume}",
     "segment_look": "{task}/{model}/{{fold}}/{volume}.{{scatteritem}}",
     "segment_part": "{task}/{model}/{{fold}}/{volume}.{{scatteritem}}",
@@ -122,5 +123,6 @@ class JobCheck:
                 yield from forecast_stages.fusion_jobs(given, task, fusion, headers)
             for model in given.scored[task]:
                 yield forecast_stages.evaluate_job(given, task, model, [*headers.values()])
+                yield from forecast_stages.membrane_jobs(given, task, model, [*headers.values()])
                 for volume, header in headers.items():
                     yield from forecast_stages.object_jobs(given, task, model, volume, header)

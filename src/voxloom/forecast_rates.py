@@ -37,6 +37,7 @@ DEMO = "estimated: from jobs of the demo, 80 x 144 x 144 voxels of uint8 on one 
 COUNTED = "assumed: operations at the speed of voxloom.plan_cost"
 SMALL = "measured: benchmarks/rates.py, 256 x 256 x 256 voxels of uint8 on a core of Intel Xeon at 2.5 GHz, shared"
 SECTIONS = "measured: 6 sections of 512 x 512 pixels with drawn membranes on a core of Intel Xeon at 2.5 GHz, shared"
+MEMBRANES = "measured: benchmarks/membrane_scores.py, 512 x 512 x 30 voxels on a core of a shared machine"
 PASSES = "estimated: each of segment's two passes is half of it"
 
 RATES = {
@@ -52,6 +53,7 @@ RATES = {
     "predict_fusion_weight": Rate(0.15e6, 5, 250, SECTIONS),
     "predict_fused": Rate(1.4e6, 2, 250, SECTIONS),
     "evaluate": Rate(21e6, 5, 250, PAGES),
+    "evaluate_membranes": Rate(0.7e6, 6, 250, MEMBRANES),
     "segment": Rate(28e6, 1.5, 235, SMALL),
     "segment_look": Rate(56e6, 1.5, 235, PASSES),
     "segment_part": Rate(56e6, 1.5, 235, PASSES),

@@ -228,6 +228,22 @@ def evaluate_job(
     )
 
 
+def membrane_jobs(configuration: Configuration, task: str, model: str, headers: Sequence[Header]) -> Iterator[Job]:
+    """The job that scores a model's membranes, where its task asks for it."""
+
+    def takes(memory_mib: int) -> Need:
+        return largest([membranes_need(configuration, header, memory_mib) for header in headers])
+
+    if configuration.tasks[task]["evaluate"]["membranes"]:
+        yield Job(
+            "evaluate_membranes",
+            f"{task}/{model}/{{fold}}",
+            takes,
+            work=sum(header.of_type("uint8").voxels for header in headers),
+            folds=len(configuration.folds[task]),
+        )
+
+
 def object_jobs(configuration: Configuration, task: str, model: str, volume: str, header: Header) -> Iterator[Job]:
     """The jobs that number and measure a model's objects."""
     voxels, folds = header.of_type("uint8").voxels, len(configuration.folds[task])
@@ -333,6 +349,14 @@ def fusion_need(configuration: Configuration, header: Header, memory_mib: int) -
 
     codes, threads = header.of_type("uint8"), _threads(configuration)
     layout = fusion_layout(codes.shape, codes, memory_mib=block_mib(memory_mib), threads=threads)
+    return Need(layout.mib, layout.threads)
+
+
+def membranes_need(configuration: Configuration, header: Header, memory_mib: int) -> Need:
+    """What scoring membranes section by section takes."""
+    from voxloom.membranes import section_layout
+
+    layout = section_layout(header.shape[-3:], memory_mib=block_mib(memory_mib), threads=_threads(configuration))
     return Need(layout.mib, layout.threads)
 
 

@@ -79,6 +79,11 @@ def test_a_changed_member_is_trained_and_predicted_again_and_so_is_its_ensemble(
     }
 
 
+def test_membranes_are_scored_where_a_task_asks_for_it_and_nothing_else_runs_again(finished):
+    finished.edit("config/tasks/vessels.yaml", "evaluate:\n", "evaluate:\n  membranes: true\n")
+    assert finished.planned() == {"evaluate_membranes": MODELS, **PAGE}
+
+
 def test_an_ensemble_is_predicted_from_its_members_of_the_same_fold(checkout):
     with_an_ensemble(checkout)
     checkout.edit("config/tasks/vessels.yaml", "  test_fraction", "  folds: 2\n  test_fraction")

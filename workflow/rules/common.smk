@@ -236,19 +236,24 @@ def unfused_predictions(wildcards):
     return [f"results/predictions/{wildcards.task}/{of}/{wildcards.fold}/{volume}.zarr" for volume in VOLUMES]
 
 
-def weighing_annotations(wildcards):
-    """Annotations on which a fusion's weight is chosen: those against which thresholds are."""
-    return annotation_stores(wildcards.task, TASKS[wildcards.task]["evaluate"]["against"][:1])
-
-
 def scored_annotations(wildcards):
     """Annotations that a task is scored against."""
     return annotation_stores(wildcards.task, TASKS[wildcards.task]["evaluate"]["against"])
 
 
+def threshold_annotations(wildcards):
+    """Annotations against which thresholds are chosen: those of the first of a task's truths."""
+    return annotation_stores(wildcards.task, TASKS[wildcards.task]["evaluate"]["against"][:1])
+
+
+def evaluate_settings(wildcards):
+    """How predictions are scored voxel by voxel; whether membranes are scored, too, changes nothing of it."""
+    return {key: value for key, value in TASKS[wildcards.task]["evaluate"].items() if key != "membranes"}
+
+
 def membrane_models():
     """Each task's models that are scored by the ISBI 2012 challenge's measures, too."""
-    return {task: SCORED[task] if TASKS[task]["evaluate"].get("membranes") else [] for task in TASKS}
+    return {task: SCORED[task] if TASKS[task]["evaluate"]["membranes"] else [] for task in TASKS}
 
 
 def page_of_report():

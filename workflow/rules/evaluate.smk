@@ -27,9 +27,39 @@ rule evaluate:
         mem_mb=memory_mib,
         block_mib=block_mib,
     params:
-        evaluate=setting("{task}/evaluate", within=TASKS),
+        evaluate=evaluate_settings,
         test_time=test_time,
         seed=setting("{task}/seed", within=TASKS),
         code=code_version("evaluate"),
     script:
         "../../scripts/evaluate.py"
+
+
+rule evaluate_membranes:
+    """Membranes scored by section as the ISBI 2012 challenge does; maps of splits, mergers and missed membrane."""
+    input:
+        predictions=collect(
+            "results/predictions/{{task}}/{{model}}/{{fold}}/{volume}.zarr",
+            volume=VOLUMES,
+        ),
+        volumes=collect("results/volumes/{volume}.zarr", volume=VOLUMES),
+        annotations=threshold_annotations,
+        split=rules.split.output.split,
+    output:
+        sections="results/evaluation/{task}/{model}/{fold}/membranes.csv",
+        scores="results/evaluation/{task}/{model}/{fold}/membrane_scores.csv",
+        maps=directory("results/evaluation/{task}/{model}/{fold}/membranes"),
+    log:
+        "results/logs/evaluate_membranes/{task}/{model}/{fold}.log",
+    benchmark:
+        "results/benchmarks/evaluate_membranes/{task}/{model}/{fold}.tsv"
+    conda:
+        "../../envs/voxloom.yaml"
+    threads: CONFIG["resources"]["threads"]
+    resources:
+        mem_mb=memory_mib,
+        block_mib=block_mib,
+    params:
+        code=code_version("evaluate_membranes"),
+    script:
+        "../../scripts/evaluate_membranes.py"

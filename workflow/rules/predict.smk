@@ -61,7 +61,7 @@ rule predict_fusion_weight:
     """How much of a watershed's contours a fusion takes: the weight of the training sections' smallest Rand error."""
     input:
         predictions=unfused_predictions,
-        annotations=weighing_annotations,
+        annotations=threshold_annotations,
         split=rules.split.output.split,
     output:
         curve="results/evaluation/{task}/{model}/{fold}/fusion.csv",
