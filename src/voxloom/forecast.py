@@ -18,8 +18,8 @@ from voxloom.forecast_volumes import Header, header_of
 
 STAGES = (
     "convert", "annotate", "annotate_import", "distance", "plan", "split", "train", "predict_part", "predict",
-    "predict_fusion_weight", "predict_fused", "evaluate", "evaluate_membranes", "segment_look", "segment_part", "segment",
-    "measure",
+    "predict_fusion_weight", "predict_fused", "evaluate", "evaluate_membranes", "segment_look", "segment_part",
+    "segment", "measure",
 )  # fmt: skip
 
 

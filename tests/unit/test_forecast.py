@@ -16,6 +16,7 @@ from voxloom import (
     forecast_page,
     instances,
     io,
+    membranes,
     recipe,
     recipe_plan,
 )
@@ -30,7 +31,7 @@ from voxloom.volume import Geometry
 ROOT = Path(__file__).resolve().parents[2]
 GEOMETRY = Geometry((2.0, 1.0, 1.0))
 PARTS = {"predict_part", "segment_look", "segment_part"}
-UNASKED = {"plan", "predict_fusion_weight", "predict_fused", *PARTS}
+UNASKED = {"plan", "evaluate_membranes", "predict_fusion_weight", "predict_fused", *PARTS}
 
 
 @pytest.fixture
@@ -131,6 +132,17 @@ def test_a_fusion_is_planned_like_its_jobs_work(project):
         JobCheck(read(memory_mib=400)).refuse(
             "predict_fused", {"task": "vessels", "model": "closed", "volume": "phantom-a", "fold": "0"}
         )
+
+
+def test_membranes_are_planned_by_sections_where_a_task_scores_them(project):
+    enlarge(project, [64, 9000, 9000])
+    edit(project, "evaluate:", "evaluate:\n  membranes: true", "config/tasks/vessels.yaml")
+    section_mib = 9000 * 9000 * membranes.BYTES_PER_PIXEL / 2**20
+    found = forecast.forecasts(read(memory_mib=round(2.5 * section_mib * 4 / 3), threads=8))
+    (planned,) = (each for each in found if each.job.stage == "evaluate_membranes")
+    assert planned.memory_mib == pytest.approx(2 * section_mib + RATES["evaluate_membranes"].base_mib)
+    with pytest.raises(ConfigError, match=r"evaluate_membranes of vessels/best/<fold> can't fit .* at least \d+"):
+        JobCheck(read(memory_mib=2000)).refuse("evaluate_membranes", {"task": "vessels", "model": "best", "fold": "0"})
 
 
 def test_what_cannot_fit_is_refused_with_the_memory_that_would_do(project, capsys):
