@@ -173,12 +173,12 @@ def jobs(folder: Path, part: Part) -> dict[str, dict[str, Any]]:
         "predict": {
             "input": Files(volume=volume, models=models, parts=part.all_of(predicted)),
             "output": Files(prediction=predicted),
-            "params": {"predict": task["predict"]},
+            "params": {"predict": task["predict"], "test_time": {}},
         },
         "predict_part": {
             "input": Files(volume=volume, models=models),
             "output": Files(part=part.of(predicted)),
-            "params": {"predict": task["predict"]},
+            "params": {"predict": task["predict"], "test_time": {}},
         },
         "segment": {
             "input": Files(
@@ -214,7 +214,7 @@ def jobs(folder: Path, part: Part) -> dict[str, dict[str, Any]]:
             "output": Files(
                 **{name: tables / f"{name}.csv" for name in ("threshold", "scores", "curve", "reliability", "recipe")}
             ),
-            "params": {"evaluate": by_voxel, "seed": SEED},
+            "params": {"evaluate": by_voxel, "seed": SEED, "test_time": {}},
         },
         "measure": {
             "input": Files(segmentation=segmentation, volume=volume),
