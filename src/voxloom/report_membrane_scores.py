@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from voxloom.deferred import Deferred
+from voxloom.membranes import best_threshold
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,11 +168,10 @@ def map_thresholds(scores: pd.DataFrame, *, model: str) -> dict[str, float]:
     Returns
     -------
     thresholds : dict of str to float
-        By fold: that of the validation part's highest V_rand; the test part's where a fold has no validation.
+        By fold; see `voxloom.membranes.best_threshold`.
     """
     own = scores[scores["model"] == model]
-    chosen = {part: own[own["part"] == part].set_index("fold")["v_rand_threshold"] for part in ("test", "validation")}
-    return {str(fold): float(chosen["validation"].get(fold, last)) for fold, last in chosen["test"].items()}
+    return {str(fold): best_threshold(rows, part="validation") for fold, rows in own.groupby("fold")}
 
 
 def choose_sections(sections: pd.DataFrame, *, thresholds: Mapping[str, float]) -> dict[str, SectionCase]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from voxloom import report_membrane_curves, report_page, report_scores
 from voxloom.deferred import Deferred
+from voxloom.error_maps import MARKS
 from voxloom.report_inputs import Material, Task, file_name
 from voxloom.report_membrane_scores import (
     COUNTS,
@@ -52,9 +53,6 @@ PUBLISHED = (
     ("plain re-implementations", "0.951 to 0.964", "0.9805 to 0.983"),
 )
 """System, V_rand and V_info after thinning, from the challenge's server, of the hidden labels of its test stack."""
-
-COLOURS = {"split": (230, 60, 50), "merger": (40, 90, 235), "missed membrane": (240, 200, 40)}
-"""Red, green and blue of what an error map marks."""
 
 
 def membranes(material: Material) -> str:
@@ -197,7 +195,7 @@ def _error_maps(
     ]
     if not shown:
         return [paragraph("There is no error map of a test section.", kind="note")]
-    legend = "".join(f'<li><i style="background:rgb{colour}"></i>{text(name)}</li>' for name, colour in COLOURS.items())
+    legend = "".join(f'<li><i style="background:rgb{colour}"></i>{text(name)}</li>' for name, colour in MARKS.values())
     return [
         f"<h4>Where {text(best)} errs</h4>",
         f'<div class="panels" style="grid-template-columns:repeat({len(shown)},minmax(0,1fr))">{"".join(shown)}</div>',
@@ -213,14 +211,11 @@ def _error_map(material: Material, task: Task, kind: str, case: SectionCase, *, 
         path.read_bytes(),
         kind="image/png",
         alt=f"Error map of {where}, the {kind} test section of {model} with V_rand {case.v_rand:.4f}: the image in "
-        f"grey, {', '.join(f'{name} {colour}' for name, colour in COLOUR_NAMES.items())}.",
+        f"grey, splits red, mergers blue, missed membrane yellow.",
         caption=f"{kind.capitalize()} test section of {text(model)}: {text(where)} (fold {text(case.fold)}), V_rand "
         f"{case.v_rand:.4f} at threshold {case.threshold:.1f}{badge(material.note(task.name))}. "
         f'<span class="file">figures/{text(name)}.png</span>',
     )
-
-
-COLOUR_NAMES = {"splits": "red", "mergers": "blue", "missed membrane": "yellow"}
 
 
 def _threshold_curves(material: Material, task: Task, sections: pd.DataFrame) -> str:

@@ -16,10 +16,12 @@ rule report:
             for name in ("threshold.json", "curve.csv", "reliability.csv", "recipe.csv")
             for file in run_files(f"results/evaluation/{{task}}/{{model}}/{{fold}}/{name}", models=SCORED)
         ],
-        membranes=run_files(
-            "results/evaluation/{task}/{model}/{fold}/membrane_scores.csv",
-            models=membrane_models(),
-        ),
+        membranes=[
+            file
+            for name in ("membrane_scores.csv", "membranes.csv", "membranes")
+            for file in run_files(f"results/evaluation/{{task}}/{{model}}/{{fold}}/{name}", models=membrane_models())
+        ],
+        fusions=run_files("results/evaluation/{task}/{model}/{fold}/fusion.csv", models=CONFIGURATION.fused),
         drawn=[
             f"results/annotations/{task}/{name}.{kind}"
             for task in TASKS
