@@ -19,6 +19,7 @@ from voxloom.network_memory import activation_bytes
 from voxloom.plan import STEP_MEMORY
 from voxloom.plan_cost import Machine, forward_flops, machine, training_seconds, weights_mib
 from voxloom.symmetries import tile_symmetries
+from voxloom.tiles import spread
 from voxloom.training_memory import training_bytes
 
 
@@ -176,7 +177,7 @@ def predict_jobs(configuration: Configuration, task: str, model: str, volume: st
         "predict",
         name,
         lambda memory_mib: _prediction_need(configuration, task, known, header, memory_mib),
-        work=sum(_prediction_seconds(configuration, settings, header) for settings in known),
+        work=sum(_prediction_seconds(configuration, task, settings, header) for settings in known),
         written_bytes=stored_bytes("prediction", voxels, 1),
         folds=folds,
     )
@@ -198,6 +199,7 @@ def _prediction_need(
         memory_mib=block_mib(memory_mib),
         device=configuration.config["resources"]["device"],
         halo_voxels=configuration.tasks[task]["predict"]["halo_voxels"],
+        tiles=configuration.tasks[task]["predict"]["tiles"],
         parts=configuration.config["resources"]["scatter"],
     )
     return Need(mib, gpu_mib=gpu_mib)
@@ -225,11 +227,16 @@ def scaled_slice_mib(configuration: Configuration, task: str, model: str) -> flo
     return PYTORCH_MIB + sum(slices) if slices else 0.0
 
 
-def _prediction_seconds(configuration: Configuration, settings: Mapping[str, Any], header: Header) -> float:
+def _prediction_seconds(configuration: Configuration, task: str, settings: Mapping[str, Any], header: Header) -> float:
     where = _machine(configuration, settings)
     voxels = math.prod(header.shape[-3:])
     if settings["input"]["size"] is not None:
         voxels = header.shape[-3] * math.prod(settings["input"]["size"])
+    elif configuration.tasks[task]["predict"]["tiles"] == "averaged":
+        factor, patch = network_reach.size_factor(settings["network"]), settings["input"]["patch_voxels"]
+        tiles = [spread(n, edge=p, factor=f) for n, p, f in zip(header.shape[-3:], patch, factor, strict=True)]
+        voxels = math.prod(edge * len(begins) for edge, begins in tiles[3 - settings["network"]["dimensions"] :])
+        voxels *= header.shape[-3] if settings["network"]["dimensions"] == 2 else 1
     transforms = tile_symmetries(
         settings["network"]["dimensions"],
         has_flips=settings["test_time_flips"],

@@ -1,4 +1,4 @@
-"""How many voxels around a tile a network is shown: all that it sees, or as few as a sample of the volume allows."""
+"""What a network is shown around a tile: all that it sees, as little as a sample of the volume allows, or nothing."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ TOLERANCE = 1 / 255
 SAMPLES, DRAWN = 8, 32
 
 
-def chosen(predictor: Predictor, image: Readable, *, halo_voxels: int | str) -> tuple[Predictor, dict[str, Any]]:
-    """A predictor with the halo that was asked for.
+def chosen(
+    predictor: Predictor, image: Readable, *, halo_voxels: int | str, tiles: str = "exact"
+) -> tuple[Predictor, dict[str, Any]]:
+    """A predictor with the halo, or the overlapping tiles, that were asked for.
 
     Parameters
     ----------
@@ -33,16 +35,23 @@ def chosen(predictor: Predictor, image: Readable, *, halo_voxels: int | str) -> 
     halo_voxels : int or {"exact", "measured"}
         At most so many voxels along each axis; "measured" is the narrowest of `CANDIDATES` whose probabilities differ
         by less than `TOLERANCE` from those of a halo twice as wide, on samples of the volume, or else all.
+    tiles : {"exact", "averaged"}
+        "averaged" has no halo: the mean over tiles of the model's ``input.patch_voxels``, which overlap by half at
+        least.
 
     Returns
     -------
     predictor : Predictor
     facts : dict
         What is kept with the prediction: halo_voxels and sees_voxels (Z, Y, X), and largest_difference, which is None
-        where nothing was measured.
+        where nothing was measured; for averaged tiles halo_voxels is None, and averaged_tile_voxels (Z, Y, X) is there.
     """
     sees = networks.receptive_field(predictor.settings["network"])
     difference: float | None = None
+    if tiles == "averaged" and predictor.settings["input"]["size"] is None:
+        z, y, x = predictor.settings["input"]["patch_voxels"]
+        facts = {"sees_voxels": list(sees), "halo_voxels": None, "largest_difference": None}
+        return replace(predictor, averaged=(z, y, x)), {**facts, "averaged_tile_voxels": [z, y, x]}
     if predictor.settings["input"]["size"] is None and halo_voxels != "exact":
         if halo_voxels == "measured":
             predictor, difference = _measured(predictor, image)

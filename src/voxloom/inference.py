@@ -57,6 +57,7 @@ def predict_volume(
     device: str = "auto",
     precision: str | None = None,
     halo_voxels: int | str = "exact",
+    tiles: str = "exact",
     empty_below: float | None = None,
     empty_above: float | None = None,
     description: str = "predict",
@@ -72,7 +73,7 @@ def predict_volume(
     out : object
     memory_mib : float
     threads : int
-    device, precision, halo_voxels, empty_below, empty_above, description
+    device, precision, halo_voxels, tiles, empty_below, empty_above, description
         As `predict_ensemble` takes them.
 
     Returns
@@ -88,6 +89,7 @@ def predict_volume(
         device=device,
         precision=precision,
         halo_voxels=halo_voxels,
+        tiles=tiles,
         empty_below=empty_below,
         empty_above=empty_above,
         description=description,
@@ -104,6 +106,7 @@ def predict_ensemble(
     device: str = "auto",
     precision: str | None = None,
     halo_voxels: int | str = "exact",
+    tiles: str = "exact",
     empty_below: float | None = None,
     empty_above: float | None = None,
     test_time_flips: bool | None = None,
@@ -129,7 +132,8 @@ def predict_ensemble(
     precision : {"auto", "float32", "bfloat16"}, optional
         The model's own where it is left out.
     halo_voxels : int or {"exact", "measured"}
-        See `halo.chosen`.
+    tiles : {"exact", "averaged"}
+        See `halo.chosen` for both.
     empty_below, empty_above : float, optional
         Squares of a slice whose every grey value is below the one, or above the other, get probability 0; see
         `occupancy.Occupancy`.
@@ -162,6 +166,9 @@ def predict_ensemble(
     narrower halo gives another result, of tiles that lie fixed in the volume, so that it depends on no budget either. A
     model with ``input.size`` predicts whole slices scaled to that size; its probabilities are scaled back bilinearly.
 
+    Averaged tiles are what many published systems take the mean over: near its border a tile sees mirrored or missing
+    surroundings, so the result is another one than that of whole slices, but it depends on no block or budget either.
+
     What a network made of a tile of one value it is not asked again.
     """
     if len(image.shape) != 3:
@@ -181,6 +188,7 @@ def predict_ensemble(
             device=device,
             precision=precision,
             halo_voxels=halo_voxels,
+            tiles=tiles,
         )
         blocks = _blocks(predictors, image, out, memory_mib=BLOCK_SHARE * memory_mib, part=part)
         blocks = unfinished(blocks, out, description)
@@ -230,12 +238,13 @@ def _prepared(
     device: str,
     precision: str | None,
     halo_voxels: int | str,
+    tiles: str,
 ) -> tuple[list[Predictor], list[dict[str, Any]]]:
     """The members on their device, each with its halo, and what is known of it."""
     predictors, facts = [], []
     for network, settings in members:
         whole = prepare(network, for_volume(settings, image), memory_mib=memory_mib, device=device, precision=precision)
-        predictor, of_halo = halo.chosen(whole, image, halo_voxels=halo_voxels)
+        predictor, of_halo = halo.chosen(whole, image, halo_voxels=halo_voxels, tiles=tiles)
         predictors.append(predictor)
         facts.append(of_halo)
     return predictors, facts
@@ -292,6 +301,10 @@ def _reach(predictor: Predictor) -> Shape:
     if settings["input"]["size"] is not None:
         return networks.slices_beside(settings["network"]), 0, 0
     factor = networks.size_factor(settings["network"])
+    if predictor.averaged is not None:  # a tile that holds a voxel of the block may begin or end so far away
+        z, y, x = (edge + f for edge, f in zip(predictor.averaged, factor, strict=True))
+        is_3d = settings["network"]["dimensions"] == 3
+        return z if is_3d else networks.slices_beside(settings["network"]), y, x
     z, y, x = (n + (f if f > 1 else 0) for n, f in zip(predictor.halo, factor, strict=True))
     return z, y, x
 
@@ -330,7 +343,9 @@ def _blocks(
 def _held_bytes(predictors: Sequence[Predictor], image: Readable) -> int:
     """For each voxel: the block in work and the one that is read ahead, two results, and the writer's copy."""
     held = 2 * image[0:1, 0:1, 0:1].dtype.itemsize + 3
-    return held if len(predictors) == 1 else held + 8  # the sum of the members and the one in work, as float32
+    if len(predictors) > 1:
+        return held + 8  # the sum of the members and the one in work, as float32
+    return held if predictors[0].averaged is None else held + 4  # the sum over tiles
 
 
 def planned_mib(
@@ -342,6 +357,7 @@ def planned_mib(
     memory_mib: float,
     device: str,
     halo_voxels: int | str,
+    tiles: str = "exact",
     parts: int = 1,
 ) -> tuple[float, float]:
     """What `predict_ensemble` will take, known before anything is read or predicted.
@@ -360,6 +376,7 @@ def planned_mib(
     device : str
     halo_voxels : int or {"exact", "measured"}
         "measured" is taken for "exact", which it never exceeds.
+    tiles : {"exact", "averaged"}
     parts : int
         Jobs that share the volume.
 
@@ -378,7 +395,7 @@ def planned_mib(
     for each in settings:
         whole = prepare(nn.Identity(), each, memory_mib=FORWARD_SHARE * left, device=device, precision=None)
         narrow = "exact" if halo_voxels == "measured" else halo_voxels
-        predictors.append(halo.chosen(whole, image, halo_voxels=narrow)[0])
+        predictors.append(halo.chosen(whole, image, halo_voxels=narrow, tiles=tiles)[0])
     largest = f"{parts}-of-{parts}"  # the last part has as many layers as any
     blocks, margin = _blocks(predictors, image, out, memory_mib=BLOCK_SHARE * left, part=largest), _margin(predictors)
     read = read_voxels([part.stop for part in blocks[0].core], image.shape, margin)

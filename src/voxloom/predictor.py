@@ -23,7 +23,7 @@ from voxloom.labelled import Shape, read_reflected, reflected
 from voxloom.occupancy import is_occupied
 from voxloom.slice_scaling import scale_image
 from voxloom.symmetries import Transform, tile_symmetries
-from voxloom.tiles import Tile, axis_tiles, fixed_tiles
+from voxloom.tiles import Tile, axis_tiles, fixed_tiles, spread, spread_tiles
 
 # the largest tile (2-D, 3-D): on a CPU small ones stay in its cache; on a GPU large ones keep it busy
 TILE_EDGES = {"cpu": (640, 160), "mps": (1024, 192), "cuda": (2048, 320)}
@@ -82,6 +82,8 @@ class Predictor:
         Voxels (Z, Y, X) around what is kept that the network looks at too.
     constant : ConstantTiles
         What it made of tiles of one value.
+    averaged : tuple of int, optional
+        Edges (Z, Y, X) of tiles that overlap, over which the mean is taken, instead of tiles with a halo.
     """
 
     network: nn.Module
@@ -92,6 +94,7 @@ class Predictor:
     memory_mib: float
     halo: Shape
     constant: ConstantTiles = field(compare=False)
+    averaged: Shape | None = None
 
     @property
     def is_exact(self) -> bool:
@@ -137,6 +140,42 @@ class Predictor:
         if self.settings["input"]["size"] is not None:
             self._scaled_slices(image, start, stop, result, occupied)
             return
+        if self.averaged is not None:
+            self._mean_over_tiles(image, start, stop, result, occupied)
+            return
+        self._each_tile(image, start, stop, result, occupied)
+
+    def _mean_over_tiles(
+        self,
+        image: Readable,
+        start: Sequence[int],
+        stop: Sequence[int],
+        result: NDArray[Any],
+        occupied: NDArray[np.bool_] | None,
+    ) -> None:
+        """Every voxel's mean over the tiles that it is in, with equal weights."""
+        total = result if result.dtype == np.float32 else np.empty(result.shape, dtype=np.float32)
+        total[:] = 0
+        self._each_tile(image, start, stop, total, occupied)
+        along = self._tiles(image.shape, start, stop)
+        for axis, tiles in zip(range(3 - len(along), 3), along, strict=True):
+            count = np.zeros(result.shape[axis], dtype=np.float32)
+            for tile in tiles:
+                count[tile.core[0] - start[axis] : tile.core[1] - start[axis]] += 1
+            total /= count.reshape([-1 if k == axis else 1 for k in range(3)])
+        if total is not result:
+            total *= 255
+            np.copyto(result, np.rint(total, out=total), casting="unsafe")
+
+    def _each_tile(
+        self,
+        image: Readable,
+        start: Sequence[int],
+        stop: Sequence[int],
+        result: NDArray[Any],
+        occupied: NDArray[np.bool_] | None,
+    ) -> None:
+        """Predict a box tile by tile; what averaged tiles give is added."""
         for tiles in itertools.product(*self._tiles(image.shape, start, stop)):
             reads, cores = [tile.read for tile in tiles], [tile.core for tile in tiles]
             if len(tiles) == 2:
@@ -146,7 +185,7 @@ class Predictor:
                 continue
             box = self.normalisation.apply(read_box(image, reads))
             probability = self.constant.predict(torch.from_numpy(box)[None, None], self.forward)[0]
-            _put(probability, reads, cores, start, result)
+            _put(probability, reads, cores, start, result, adds=self.averaged is not None)
 
     def largest_batch(self, shape: Sequence[int], start: Sequence[int], stop: Sequence[int]) -> tuple[int, ...]:
         """What predicting a box takes at a time.
@@ -175,6 +214,10 @@ class Predictor:
         """The tiles of a box along [Z,] Y, X."""
         axes = range(3 - self.settings["network"]["dimensions"], 3)
         factor = networks.size_factor(self.settings["network"])
+        if self.averaged is not None:
+            edges = self.averaged
+            self._require_averaged(shape)
+            return [spread_tiles(start[k], stop[k], shape[k], edge=edges[k], factor=factor[k]) for k in axes]
         if self.is_exact:
             edges = self._edges(shape)
             return [
@@ -206,7 +249,8 @@ class Predictor:
             stack = self.normalisation.apply(read_box(image, [(low - beside, high + beside), *reads]))
             channels = torch.from_numpy(stack).unfold(0, 2 * beside + 1, 1)[..., ::step].movedim(-1, 1)  # (N, C, Y, X)
             probability = self.constant.predict(channels, self.forward)
-            _put(probability, [(low, high), *reads], [(low, high), *cores], start, result)
+            ranges = [(low, high), *reads], [(low, high), *cores]
+            _put(probability, *ranges, start, result, adds=self.averaged is not None)
 
     def _scaled_slices(
         self,
@@ -306,12 +350,33 @@ class Predictor:
         if size is not None:
             voxels = math.prod(-(-n // f) * f for n, f in zip(size, networks.size_factor(network)[1:], strict=True))
         else:
-            core = None if self.is_exact else self.fixed_core(shape)
-            edges = self._edges(shape) if core is None else _with_halo(core, self.halo)
-            voxels = self._tile_voxels(edges, shape)
+            voxels = self._largest_tile(shape)
             at_once = self._tiles_at_once(voxels) if network["dimensions"] == 2 else 1
             voxels *= min(at_once, shape[0])
         return voxels * networks.activation_bytes(network) / 2**20
+
+    def _largest_tile(self, shape: Sequence[int]) -> int:
+        if self.averaged is not None:
+            self._require_averaged(shape)
+            return self._averaged_voxels(shape)
+        core = None if self.is_exact else self.fixed_core(shape)
+        return self._tile_voxels(self._edges(shape) if core is None else _with_halo(core, self.halo), shape)
+
+    def _averaged_voxels(self, shape: Sequence[int]) -> int:
+        assert self.averaged is not None
+        factor = networks.size_factor(self.settings["network"])
+        axes = range(3 - self.settings["network"]["dimensions"], 3)
+        return math.prod(spread(shape[k], edge=self.averaged[k], factor=factor[k])[0] for k in axes)
+
+    def _require_averaged(self, shape: Sequence[int]) -> None:
+        """Refuse overlapping tiles that don't fit the budget."""
+        voxels = self._averaged_voxels(shape)
+        if voxels > self._voxels_at_once():
+            needed = voxels * networks.activation_bytes(self.settings["network"]) / 2**20
+            raise VolumeError(
+                f"a tile of input.patch_voxels, {list(self.averaged or ())}, needs about {needed:.0f} MiB and "
+                f"{self.memory_mib:.0f} MiB are left for it; raise resources.memory_mib, or set predict.tiles to exact"
+            )
 
     def fixed_core(self, shape: Sequence[int]) -> Shape:
         """Edges (Z, Y, X) of the grid of tiles that lies fixed in a volume.
@@ -418,11 +483,16 @@ def _put(
     cores: Sequence[tuple[int, int]],
     start: Sequence[int],
     result: NDArray[Any],
+    *,
+    adds: bool = False,
 ) -> None:
-    """Write the core of a tile where it belongs."""
+    """Write the core of a tile where it belongs, or add it to what is there."""
     inner = tuple(slice(low - read, high - read) for (low, high), (read, _) in zip(cores, reads, strict=True))
     to = tuple(slice(low - first, high - first) for (low, high), first in zip(cores, start, strict=True))
     core = probability[inner]
+    if adds:
+        result[to] += core.numpy()
+        return
     result[to] = (torch.round(core * 255).to(torch.uint8) if result.dtype == np.uint8 else core).numpy()
 
 

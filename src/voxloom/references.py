@@ -328,6 +328,11 @@ def _task_problems(task: dict[str, Any], volumes: Table) -> Iterator[str]:
         yield f"split.folds is {task['split']['folds']}, but split.boxes names {folds}; write folds: {folds}"
     if task["split"]["by"] != "box" and task["split"]["boxes"]:
         yield f"split.boxes is only read where split.by is box, it is {task['split']['by']}; change one of them"
+    if task["predict"]["tiles"] == "averaged" and task["predict"]["halo_voxels"] != "exact":
+        yield (
+            f"predict.halo_voxels is {task['predict']['halo_voxels']}, but predict.tiles is averaged, which has no "
+            "halo; leave one of them out"
+        )
     for name, ensemble in task["ensembles"].items():
         if name in task["models"]:
             yield f"ensembles.{name} has the name of a model; give it another"

@@ -198,11 +198,14 @@ def provenance(material: Material) -> str:
 
 def _narrowed_halos(material: Material) -> list[str]:
     """Predictions whose tiles were shown less than the network sees, and what that changed."""
-    rows = []
+    rows, averaged = [], []
     for run in material.inputs.runs:
         for volume, store in run.predictions.items():
             for facts in (material.gallery.open_volume(store).metadata or {}).get("prediction", []):
-                if facts["halo_voxels"] != facts["sees_voxels"]:
+                if facts["halo_voxels"] is None:
+                    edges = " × ".join(map(str, facts["averaged_tile_voxels"]))
+                    averaged.append(f"{run.task}, {run.model}, fold {run.fold}, {volume}: {edges}")
+                elif facts["halo_voxels"] != facts["sees_voxels"]:
                     difference = facts["largest_difference"]
                     rows.append(
                         {
@@ -215,13 +218,17 @@ def _narrowed_halos(material: Material) -> list[str]:
                             "largest difference": "not measured" if difference is None else f"{difference:.2g}",
                         }
                     )
-    if not rows:
-        return []
+    parts = []
+    if averaged:
+        words = "Means over overlapping tiles without a halo, of (z, y, x) voxels: "
+        parts.append(paragraph(f"{words}{text('; '.join(averaged))}."))
     words = (
         "Tiles were predicted with a narrower halo than the network sees. The largest difference is that of "
         "probabilities on samples of the volume from those with a halo twice as wide."
     )
-    return ["<h3>Prediction by tiles</h3>", paragraph(words), report_page.table(pd.DataFrame(rows))]
+    if rows:
+        parts += [paragraph(words), report_page.table(pd.DataFrame(rows))]
+    return ["<h3>Prediction by tiles</h3>", *parts] if parts else []
 
 
 def _checksum_table(material: Material) -> str:

@@ -95,6 +95,68 @@ def fixed_tiles(start: int, stop: int, size: int, *, core: int, halo: int, facto
     return [_tile(part, cell, end=end, halo=halo, factor=factor) for part, cell in zip(kept, cells, strict=True)]
 
 
+def spread(size: int, *, edge: int, factor: int) -> tuple[int, list[int]]:
+    """Overlapping tiles of one size, spread evenly over an axis.
+
+    Parameters
+    ----------
+    size : int
+        Of the volume along this axis.
+    edge : int
+        Of a tile, raised to a multiple of `factor`.
+    factor : int
+        Sizes that the network takes are multiples of it.
+
+    Returns
+    -------
+    edge : int
+        No longer than the volume needs; then it is mirrored up to the next multiple of `factor`.
+    begins : list of int
+        First voxel of every tile: as few as overlap their neighbours by half at least.
+
+    Examples
+    --------
+    >>> spread(512, edge=480, factor=8)
+    (480, [0, 32])
+    >>> spread(1000, edge=480, factor=8)
+    (480, [0, 173, 346, 520])
+    >>> spread(100, edge=480, factor=8)
+    (104, [0])
+    """
+    edge = min(math.ceil(edge / factor), math.ceil(size / factor)) * factor
+    if edge >= size:
+        return edge, [0]
+    steps = math.ceil((size - edge) / max(edge // 2, 1))
+    return edge, [step * (size - edge) // steps for step in range(steps + 1)]
+
+
+def spread_tiles(start: int, stop: int, size: int, *, edge: int, factor: int) -> list[Tile]:
+    """Those of the tiles of `spread` that a range of voxels is in, so that a mean over tiles knows no blocks.
+
+    Parameters
+    ----------
+    start, stop : int
+        The range to predict.
+    size, edge, factor : int
+        As in `spread`.
+
+    Returns
+    -------
+    tiles : list of Tile
+        Their cores overlap: what of the range lies in a tile.
+
+    Examples
+    --------
+    >>> [(tile.core, tile.read) for tile in spread_tiles(0, 20, 512, edge=480, factor=8)]
+    [((0, 20), (0, 480))]
+    >>> [(tile.core, tile.read) for tile in spread_tiles(0, 40, 512, edge=480, factor=8)]
+    [((0, 40), (0, 480)), ((32, 40), (32, 512))]
+    """
+    edge, begins = spread(size, edge=edge, factor=factor)
+    inside = [low for low in begins if low < stop and low + edge > start]
+    return [Tile((max(low, start), min(low + edge, stop)), (low, low + edge)) for low in inside]
+
+
 def _tile(kept: tuple[int, int], seen_from: tuple[int, int], *, end: int, halo: int, factor: int) -> Tile:
     """A tile that keeps one range and reads another one and its halo, on the pooling grid."""
     low, high = seen_from

@@ -278,8 +278,8 @@ def test_the_folder_and_the_card_say_what_was_taken_over(tmp_path):
     with open(folder / "init_report.csv", newline="") as file:
         rows = {row["tensor"]: row for row in csv.DictReader(file)}
     assert rows["head.weight"] == {
-        "tensor": "head.weight", "source_tensor": "head.weight", "status": "other shape", "shape": "1x4x1x1", "source_shape": "3x4x1x1",
-        "is_frozen": "False",
+        "tensor": "head.weight", "source_tensor": "head.weight", "status": "other shape", "shape": "1x4x1x1",
+        "source_shape": "3x4x1x1", "is_frozen": "False",
     }  # fmt: skip
     assert rows["down.0.0.weight"]["status"] == "loaded"
     assert rows["down.0.0.weight"]["is_frozen"] == "True"

@@ -92,9 +92,10 @@ MODEL = {
 }
 
 
-def test_a_prediction_by_three_jobs_is_that_of_one(tmp_path):
+@pytest.mark.parametrize("tiles", ["exact", "averaged"])
+def test_a_prediction_by_three_jobs_is_that_of_one(tmp_path, tiles):
     members = [(networks.build(MODEL["network"], seed=0).eval(), MODEL)]
-    options = {"memory_mib": 64.0, "threads": 1, "device": "cpu"}
+    options = {"memory_mib": 64.0, "threads": 1, "device": "cpu", "tiles": tiles}
     parts = [tmp_path / f"{k}-of-3.zarr" for k in (1, 2, 3)]
     with volume(tmp_path / "whole.zarr", "uint8", "probability") as out:
         inference.predict_ensemble(members, IMAGE, out, **options)
