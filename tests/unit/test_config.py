@@ -272,6 +272,10 @@ def test_a_right_configuration_passes(tmp_path, monkeypatch):
         ),
         ({"task": {"fusions": {"m": {"of": "m"}}}}, r"fusions.m has the name of a model or ensemble of the task t"),
         ({"task": {"split": {"by": "box"}}}, r"split.by is box, but split.boxes is empty"),
+        (
+            {"task": {"predict": {"tiles": "averaged", "halo_voxels": 16}}},
+            r"predict.halo_voxels is 16, but predict.tiles is averaged, which has no halo; leave one of them out",
+        ),
     ],
 )
 def test_references_that_lead_nowhere_are_named(tmp_path, monkeypatch, given, message):

@@ -1,6 +1,7 @@
 """A forecast asks the stages themselves what they will take, and says what can't fit before anything runs."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from voxloom import (
     instances,
     io,
     membranes,
+    network_reach,
     recipe,
     recipe_plan,
 )
@@ -26,6 +28,7 @@ from voxloom.forecast_rates import RATES
 from voxloom.forecast_stages import annotate_need, distance_need, segment_need
 from voxloom.forecast_volumes import header_of
 from voxloom.io.nrrd import write_nrrd
+from voxloom.tiles import spread
 from voxloom.volume import Geometry
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -160,6 +163,24 @@ def test_what_cannot_fit_is_refused_with_the_memory_that_would_do(project, capsy
         sum(row["written_mib"] for row in document["stages"]), rel=0.01
     )
     assert document["seconds"] == pytest.approx(sum(row["seconds"] for row in document["stages"]), rel=0.01)
+
+
+def test_overlapping_tiles_are_planned_for_each_that_a_voxel_is_in(project):
+    enlarge(project, [64, 1000, 1000])
+
+    def predict():
+        return next(each for each in forecast.forecasts(read(memory_mib=4096)) if each.job.stage == "predict")
+
+    exact = predict()
+    edit(project, "segment:", "predict: {tiles: averaged}\n\nsegment:", "config/tasks/vessels.yaml")
+    settings = read().tasks["vessels"]["models"]["best"]
+    shape = (64, 1000, 1000)[3 - settings["network"]["dimensions"] :]
+    patch = settings["input"]["patch_voxels"][-len(shape) :]
+    factor = network_reach.size_factor(settings["network"])[-len(shape) :]
+    tiles = [spread(n, edge=edge, factor=f) for n, edge, f in zip(shape, patch, factor, strict=True)]
+    more = math.prod(edge * len(begins) for edge, begins in tiles) / math.prod(shape)
+    assert more > 2
+    assert predict().job.work == pytest.approx(more * exact.job.work)
 
 
 def test_parts_of_a_volume_are_jobs_of_their_own(project, capsys):

@@ -183,6 +183,18 @@ def test_only_predictions_with_a_narrowed_halo_are_listed_with_what_it_changed(b
     assert table[1][-3:] == ["8 × 8 × 8", "22 × 22 × 22", "0.0012"]
 
 
+def test_means_over_overlapping_tiles_are_listed(tmp_path):
+    inputs, open_volume = make_run(tmp_path)
+    facts = {"halo_voxels": None, "sees_voxels": [0, 54, 54], "largest_difference": None}
+    [run] = [run for run in inputs.runs if run.model == "best"]
+    stored = open_volume(run.predictions["phantom_a"])
+    stored.metadata["prediction"] = [{**facts, "averaged_tile_voxels": [1, 480, 480]}]
+    path = build_report(inputs, out_directory=tmp_path / "report", open_volume=open_volume)
+    page = path.read_text(encoding="utf-8")
+    assert "tiles without a halo, of (z, y, x) voxels: axons, best, fold 0, phantom_a: 1 × 480 × 480." in page
+    assert "Tiles were predicted with a narrower halo" not in page
+
+
 def test_each_viewer_has_a_frame_for_every_models_typical_and_worst_slice(built):
     _, _, page = built
     viewer = re.search(r'<div class="viewer" id="panels-axons-truth">.*?</ul></div>', page, re.DOTALL)[0]
