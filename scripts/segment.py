@@ -4,7 +4,7 @@ import json
 
 from voxloom import io
 from voxloom.logs import log_to
-from voxloom.segment import segment_volume
+from voxloom.segmentation import segment_objects
 
 with log_to(snakemake.log[0]):
     prediction = io.open_volume(snakemake.input.prediction)
@@ -22,7 +22,7 @@ with log_to(snakemake.log[0]):
         keep = io.keep_results(labels.folder, "objects")
         keep.take_over(snakemake.input.looks)
         labels.take_over(snakemake.input.parts)
-        segmented = segment_volume(
+        segmented = segment_objects(
             prediction,
             labels,
             stored_threshold=threshold["stored"],

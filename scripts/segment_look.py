@@ -4,7 +4,7 @@ import json
 
 from voxloom import blocks, io
 from voxloom.logs import log_to
-from voxloom.segment import look_at_part
+from voxloom.segmentation import look_at_objects
 
 with log_to(snakemake.log[0]):
     prediction = io.open_volume(snakemake.input.prediction)
@@ -12,7 +12,7 @@ with log_to(snakemake.log[0]):
         threshold = json.load(file)
     key = io.resume_key(snakemake.input, segment=snakemake.params.segment, code=snakemake.params.code)
     with io.kept_results(snakemake.output.looks, resume=key) as keep:
-        look_at_part(
+        look_at_objects(
             prediction,
             keep,
             stored_threshold=threshold["stored"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -126,6 +126,54 @@ def slabs_within(
         return slabs(align=(-(-least_slices // depth) * depth, y, x), threads=threads)
     except VolumeError:
         return slabs(align=(least_slices, y, x), threads=1)
+
+
+def sections_within(
+    shape: Sequence[int],
+    *,
+    section_bytes: float,
+    slab_bytes: float,
+    memory_mib: float,
+    shards_of: Any,
+    threads: int,
+) -> Layout:
+    """Slabs that are read and written at once, and how many of their sections are in work at a time.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        (Z, Y, X).
+    section_bytes : float
+        For each pixel of a section in work.
+    slab_bytes : float
+        For each voxel of the slab.
+    memory_mib, shards_of : float, object
+        As in `slabs_within`.
+    threads : int
+        Sections that could be in work at a time.
+
+    Returns
+    -------
+    layout : Layout
+        One slab at a time; its threads work on the slab's sections.
+
+    Raises
+    ------
+    VolumeError
+        If the budget doesn't hold one section.
+    """
+    pixels = shape[1] * shape[2] / 2**20
+    least = (section_bytes + slab_bytes) * pixels
+    if least > memory_mib:
+        raise VolumeError(
+            f"a section of {shape[1]} x {shape[2]} pixels needs {least:.0f} MiB, the budget is {memory_mib:.0f} MiB; "
+            f"raise resources.memory_mib to at least {memory_for(least)}"
+        )
+    # what is left, half of the budget or more, holds slabs
+    workers = max(1, min(threads, shape[0], int(memory_mib / 2 / (section_bytes * pixels))))
+    left = memory_mib - workers * section_bytes * pixels
+    slabs = slabs_within(shape, bytes_per_voxel=slab_bytes, memory_mib=left, shards_of=shards_of, threads=1)
+    return replace(slabs, threads=workers, mib=slabs.mib + workers * section_bytes * pixels)
 
 
 def fixed_within(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxloom.blocks import Readable, Writable, map_blocks
-from voxloom.budget import Layout, slabs_within
+from voxloom.budget import Layout, sections_within
 from voxloom.deferred import Deferred
 from voxloom.errors import VolumeError
-from voxloom.job_memory import memory_for
 
 if TYPE_CHECKING:
     from scipy import ndimage
@@ -201,14 +199,11 @@ def fusion_layout(shape: Sequence[int], out: Any, *, memory_mib: float, threads:
     VolumeError
         If the budget doesn't hold one section.
     """
-    section_mib, slice_mib = (each * shape[1] * shape[2] / 2**20 for each in (SECTION_BYTES, SLAB_BYTES))
-    if section_mib + slice_mib > memory_mib:
-        raise VolumeError(
-            f"a section of {shape[1]} x {shape[2]} pixels needs {section_mib + slice_mib:.0f} MiB, the budget is "
-            f"{memory_mib:.0f} MiB; raise resources.memory_mib to at least {memory_for(section_mib + slice_mib)}"
-        )
-    # what is left, half of the budget or more, holds slabs
-    workers = max(1, min(threads, shape[0], int(memory_mib / 2 / section_mib)))
-    left = memory_mib - workers * section_mib
-    slabs = slabs_within(shape, bytes_per_voxel=SLAB_BYTES, memory_mib=left, shards_of=out, threads=1)
-    return replace(slabs, threads=workers, mib=slabs.mib + workers * section_mib)
+    return sections_within(
+        shape,
+        section_bytes=SECTION_BYTES,
+        slab_bytes=SLAB_BYTES,
+        memory_mib=memory_mib,
+        shards_of=out,
+        threads=threads,
+    )

@@ -65,6 +65,9 @@ memory itself. benchmarks/rates.py measures the stages without a network."""
 JOINED_PER_SECOND = 114e6
 """Voxels a second of a job that joins the parts of a stage: the coarser levels; measured as `SMALL` says."""
 
+CELLS_TIMES = 3.3
+"""How much longer numbering cells takes than numbering foreground; measured as `SECTIONS` says."""
+
 PYTORCH_MIB = 230
 """What PyTorch takes where a stage that is otherwise without it runs a network; an estimate."""
 

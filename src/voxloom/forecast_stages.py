@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from voxloom.configuration import Configuration
-from voxloom.forecast_rates import JOINED_PER_SECOND, RATES, stored_bytes
+from voxloom.forecast_rates import CELLS_TIMES, JOINED_PER_SECOND, RATES, stored_bytes
 from voxloom.forecast_volumes import Header
 from voxloom.job_memory import block_mib
 
@@ -248,16 +248,17 @@ def object_jobs(configuration: Configuration, task: str, model: str, volume: str
     """The jobs that number and measure a model's objects."""
     voxels, folds = header.of_type("uint8").voxels, len(configuration.folds[task])
     stored, parts = stored_bytes("segmentation", voxels, 4), configuration.config["resources"]["scatter"]
+    slower = CELLS_TIMES if configuration.tasks[task]["segment"]["objects"] == "cells" else 1.0
     segment = Job(
         "segment",
         f"{task}/{model}/{{fold}}/{volume}",
         lambda memory_mib: segment_need(configuration, task, header, memory_mib),
-        work=voxels,
+        work=voxels * slower,
         written_bytes=stored,
         folds=folds,
     )
     if parts > 1:
-        shared = replace(segment, name=f"{segment.name}.{{scatteritem}}", work=voxels / parts, parts=parts)
+        shared = replace(segment, name=f"{segment.name}.{{scatteritem}}", work=segment.work / parts, parts=parts)
         yield replace(shared, stage="segment_look", written_bytes=0.0)
         yield replace(shared, stage="segment_part", written_bytes=stored / parts)
         segment = replace(segment, work=voxels * RATES["segment"].per_second / JOINED_PER_SECOND, written_bytes=0.0)
@@ -362,9 +363,15 @@ def membranes_need(configuration: Configuration, header: Header, memory_mib: int
 
 def segment_need(configuration: Configuration, task: str, header: Header, memory_mib: int) -> Need:
     """What cutting a prediction and numbering its objects takes."""
-    from voxloom.segment import slab_layout
+    from voxloom.segmentation import objects_layout
 
-    layout = slab_layout(header.shape[-3:], memory_mib=block_mib(memory_mib), threads=_threads(configuration))
+    layout = objects_layout(
+        header.shape[-3:],
+        header.of_type("uint32"),
+        objects=configuration.tasks[task]["segment"]["objects"],
+        memory_mib=block_mib(memory_mib),
+        threads=_threads(configuration),
+    )
     return Need(layout.mib, layout.threads)
 
 
