@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from voxloom import report_membrane_curves, report_page, report_scores
 from voxloom.deferred import Deferred
-from voxloom.error_maps import MARKS
+from voxloom.error_maps import MARKS, MERGER_MARK, MISSED_MARK, SPLIT_MARK, TOLERANCE
 from voxloom.report_inputs import Material, Task, file_name
 from voxloom.report_membrane_scores import (
     COUNTS,
@@ -53,6 +53,13 @@ PUBLISHED = (
     ("plain re-implementations", "0.951 to 0.964", "0.9805 to 0.983"),
 )
 """System, V_rand and V_info after thinning, from the challenge's server, of the hidden labels of its test stack."""
+
+MEANINGS = {
+    SPLIT_MARK: "one object of the truth is cut in two",
+    MERGER_MARK: "two objects of the truth are one",
+    MISSED_MARK: f"none was found within {TOLERANCE} pixels",
+}
+"""What an error map's marks say about a place."""
 
 
 def membranes(material: Material) -> str:
@@ -98,17 +105,18 @@ def _ablation_table(table: pd.DataFrame, *, note: str) -> str:
     def cell(column: str) -> Callable[[pd.Series], str]:
         def shown(row: pd.Series) -> str:
             said = _shown(row[column], column)
-            said = f"<strong>{said}</strong>" if row[column] == best[column] else said
+            is_best = row[column] == best[column] and table[column].nunique() > 1
+            said = f"<strong>{said}</strong>" if is_best else said
             if column in metrics and row["folds"] > 1:
-                each = ", ".join(_shown(value, column) for value in row[f"{column}_folds"])
-                said += f' <span class="interval">({each})</span>'
+                each = (_shown(value, column) for value in row[f"{column}_folds"])
+                said += "".join(f' <span class="interval">{value}</span>' for value in each)
             return said
 
         return shown
 
     columns = ["model", *metrics, *COUNTS]
     folds = int(table["folds"].max())
-    each = f"Mean over {folds} folds, in brackets each fold's own" if folds > 1 else "One fold"
+    each = f"Mean over {folds} folds, below it each fold's own" if folds > 1 else "One fold"
     return report_page.table(
         table,
         columns=columns,
@@ -118,7 +126,10 @@ def _ablation_table(table: pd.DataFrame, *, note: str) -> str:
         "sections, the challenge's own rule; the validation's was chosen without them. Splits and mergers "
         "are those of all test sections at the warping error's threshold. The best value of a column is bold.",
         headings=HEADINGS,
-        cells={column: cell(column) for column in (*metrics, *COUNTS)},
+        cells={
+            "model": lambda row: f'<div style="white-space:normal;max-width:8em">{text(row["model"])}</div>',
+            **{column: cell(column) for column in (*metrics, *COUNTS)},
+        },
     )
 
 
@@ -195,7 +206,10 @@ def _error_maps(
     ]
     if not shown:
         return [paragraph("There is no error map of a test section.", kind="note")]
-    legend = "".join(f'<li><i style="background:rgb{colour}"></i>{text(name)}</li>' for name, colour in MARKS.values())
+    legend = "".join(
+        f'<li><i style="background:rgb{MARKS[mark][1]}"></i>{MARKS[mark][0]}: {meaning}</li>'
+        for mark, meaning in MEANINGS.items()
+    )
     return [
         f"<h4>Where {text(best)} errs</h4>",
         f'<div class="panels" style="grid-template-columns:repeat({len(shown)},minmax(0,1fr))">{"".join(shown)}</div>',

@@ -164,7 +164,7 @@ def test_the_page_has_the_ablation_under_its_name_and_the_best_values_bold(secti
     assert "Cross-validation on the training stack" in html
     assert re.findall(r"<strong>(0\.9750|0\.9745|0\.9550)</strong>", html) == ["0.9750"]
     assert "<strong>0.9745</strong>" not in html
-    assert '0.9745 <span class="interval">(0.9650, 0.9840)</span>' in html
+    assert '0.9745 <span class="interval">0.9650</span> <span class="interval">0.9840</span>' in html
     assert "<strong>0.00025</strong>" in html  # the lowest warping error is the best
 
 
