@@ -168,6 +168,17 @@ def test_the_page_has_the_ablation_under_its_name_and_the_best_values_bold(secti
     assert "<strong>0.00025</strong>" in html  # the lowest warping error is the best
 
 
+def test_no_error_is_negative(tmp_path):
+    perfect = dict.fromkeys(V_RAND, 1.0)
+    inputs, open_volume = run_of(tmp_path, v_rand=perfect)
+    for run in inputs.runs:
+        path = run.evaluation / "membrane_scores.csv"
+        pd.read_csv(path).assign(warping_error=-0.0).to_csv(path, index=False)
+    said = words(membranes(material_of(inputs, open_volume, tmp_path / "figures")))
+    assert "0.00000" in said
+    assert "-0.00000" not in said
+
+
 def test_the_page_says_what_each_step_did(section):
     said = words(section[1])
     assert (
