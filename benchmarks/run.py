@@ -57,6 +57,9 @@ STAGES = {
     "annotate": Part("annotate", "annotate_stage.py", small="--size 96 --rounds 1"),
     "components": Part("segment", "components.py", small="--size 96 --size-beyond 96 --rounds 1"),
     "scores": Part("evaluate", "scores.py", small="--size 64 --voxels 4000000 --rounds 1"),
+    "membrane scores": Part(
+        "evaluate", "membrane_scores.py", small="--edge 96 --sections 3 --plain-edge 48 --rounds 1"
+    ),
     "affinity components": Part("instances", "affinity_components.py", small="--size 64 --rounds 1"),
     "seeded watershed": Part("instances", "seeded_watershed.py", small="--size 64 --rounds 1"),
     "mutex watershed": Part("instances", "mutex_watershed.py", small="--size 48 --rounds 1"),

@@ -30,7 +30,7 @@ else:
 
 PARTS = ("train", "validation", "test")
 
-BYTES_PER_PIXEL = 56
+BYTES_PER_PIXEL = 60
 """Of a section in work: as stored, probabilities, objects, and the places that differ, by how far they do."""
 
 SECTION_COLUMNS = (
