@@ -347,7 +347,7 @@ def summarise(sections: pd.DataFrame) -> pd.DataFrame:
             value, row[f"{name}_threshold"] = _best(agreement)
             row[f"{name}_error"] = 1 - value
         share, at = _best(-curve["warping_errors"].iloc[:-1] / curve["pixels"].iloc[:-1])
-        row |= {"warping_error": -share, "warping_threshold": at, **curve.loc[at, ["splits", "mergers"]]}
+        row |= {"warping_error": 0.0 - share, "warping_threshold": at, **curve.loc[at, ["splits", "mergers"]]}
         rows.append(row)
     return pd.DataFrame(rows, columns=list(SCORE_COLUMNS)).astype({"splits": np.int64, "mergers": np.int64})
 

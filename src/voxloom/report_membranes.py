@@ -168,7 +168,7 @@ def _said(step: Step, by_challenge: Gain, by_validation: Gain | None) -> str:
 def _verdict(found: Gain) -> str:
     folds = len(found.by_fold)
     if found.raised == folds:
-        return "raised V_rand" + (f" in all {folds} folds" if folds > 1 else "")
+        return "raised V_rand" + (" in each fold" if folds > 1 else "")
     if not found.raised:
         return "did not raise V_rand" + (" in any fold" if folds > 1 else "")
     mean = "raised" if found.mean > 0 else "did not raise"

@@ -182,7 +182,7 @@ def test_no_error_is_negative(tmp_path):
 def test_the_page_says_what_each_step_did(section):
     said = words(section[1])
     assert (
-        "Averaging over test-time transforms raised V_rand in all 2 folds: plain-8 against plain at the best threshold "
+        "Averaging over test-time transforms raised V_rand in each fold: plain-8 against plain at the best threshold "
         "+0.0200 in fold 0, +0.0200 in fold 1, +0.0200 on average" in said
     )
     assert "Watershed fusion raised V_rand in 1 of 2 folds and did not raise its mean" in said
@@ -193,7 +193,7 @@ def test_the_words_turn_with_the_scores(tmp_path):
     lower = {(model, fold): value - 0.03 * (model == "fused") for (model, fold), value in V_RAND.items()}
     said = words(membranes(material_of(*run_of(tmp_path, v_rand=lower), tmp_path / "figures")))
     assert "Watershed fusion did not raise V_rand in any fold" in said
-    assert "raised V_rand in all 2 folds: fused" not in said
+    assert "raised V_rand in each fold: fused" not in said
 
 
 def test_published_scores_stand_in_a_table_of_their_own(section):
