@@ -168,7 +168,8 @@ def predict_jobs(configuration: Configuration, task: str, model: str, volume: st
     test_time = references.test_time(configuration.tasks[task], model)
     name, folds = f"{task}/{model}/{{fold}}/{volume}", len(configuration.folds[task])
     voxels, parts = math.prod(header.shape[-3:]), configuration.config["resources"]["scatter"]
-    known = [{**settings, **test_time} for settings, _ in members if settings is not None]
+    spacing_um = header.spacing_um  # a model's are those of what it learnt from: volumes of a task have the same
+    known = [{**settings, **test_time, "spacing_um": spacing_um} for settings, _ in members if settings is not None]
     if len(known) < len(members):
         waits_for = next(path for settings, path in members if settings is None)
         yield Job("predict", name, None, folds=folds, waits_for=waits_for)

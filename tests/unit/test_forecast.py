@@ -183,6 +183,14 @@ def test_overlapping_tiles_are_planned_for_each_that_a_voxel_is_in(project):
     assert predict().job.work == pytest.approx(more * exact.job.work)
 
 
+def test_turned_and_mirrored_slices_are_planned_for_each_time_that_they_are_seen(project):
+    ensemble = "ensembles:\n  best-8: {models: [best], test_time_flips: true, test_time_rotations: true}\n\nsegment:"
+    edit(project, "segment:", ensemble, "config/tasks/vessels.yaml")
+    edit(project, "vessels: [best]", "vessels: [best, best-8]")
+    work = {each.job.name: each.job.work for each in forecast.forecasts(read()) if each.job.stage == "predict"}
+    assert work["vessels/best-8/{fold}/phantom-a"] == pytest.approx(8 * work["vessels/best/{fold}/phantom-a"])
+
+
 def test_parts_of_a_volume_are_jobs_of_their_own(project, capsys):
     enlarge(project, [512, 512, 512])
     alone, shared = (
