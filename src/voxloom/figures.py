@@ -25,6 +25,8 @@ P = ParamSpec("P")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette: told apart with any kind of colour vision, and in this order in greyscale too."""
 
+DASHES = ("-", "--", ":", "-.")
+
 INK = "#1d1d1f"
 MUTED = "#6b7075"
 FAINT = "#d5d8dc"
@@ -129,3 +131,18 @@ def colour_of(models: Sequence[str]) -> dict[str, str]:
         Name to hexadecimal colour.
     """
     return {model: COLOURS[index % len(COLOURS)] for index, model in enumerate(models)}
+
+
+def dash_of(models: Sequence[str]) -> dict[str, Any]:
+    """The line style of each model, which tells models of one colour apart.
+
+    Parameters
+    ----------
+    models : sequence of str
+        As for `colour_of`.
+
+    Returns
+    -------
+    styles : dict of str to str
+    """
+    return {model: DASHES[index // len(COLOURS) % len(DASHES)] for index, model in enumerate(models)}

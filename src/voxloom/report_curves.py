@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from voxloom.deferred import Deferred
-from voxloom.figures import FAINT, INK, MUTED, PAGE_WIDTH_IN, colour_of, new_figure, styled
+from voxloom.figures import FAINT, INK, MUTED, PAGE_WIDTH_IN, colour_of, dash_of, new_figure, styled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,21 +126,21 @@ def precision_recall_figure(
     columns = min(len(truths), 2)
     rows = math.ceil(len(truths) / columns)
     figure = new_figure(PAGE_WIDTH_IN if columns > 1 else 6.2, 5.2 * rows)
-    colours = colour_of(models)
+    colours, dashes = colour_of(models), dash_of(models)
     for index, against in enumerate(truths):
         axes = figure.add_subplot(rows, columns, index + 1)
         _draw_iso_f1(axes)
         handles = []
         panel = headline[headline["against"] == against]
         for _, row in panel.iterrows():
-            model, colour = str(row["model"]), colours[str(row["model"])]
+            model = str(row["model"])
+            colour, dash = colours[model], dashes[model]
             selected = curves[(curves["against"] == against) & (curves["model"] == row["model"])]
             folds = [fold.sort_values("threshold", ascending=False) for _, fold in selected.groupby("fold", sort=True)]
             if len(folds) > 1:
                 for fold in folds:
-                    axes.plot(
-                        fold.recall, fold.precision, color=colour, linewidth=0.7, alpha=0.6, drawstyle="steps-pre"
-                    )
+                    thin: Any = {"linestyle": dash, "linewidth": 0.7, "alpha": 0.6}
+                    axes.plot(fold.recall, fold.precision, color=colour, drawstyle="steps-pre", **thin)
                 folds = [pool_folds(selected)]
             for line in folds:
                 line = line[line["recall"].notna()]
@@ -150,6 +150,7 @@ def precision_recall_figure(
                     x=np.append(0.0, line["recall"].to_numpy(dtype=float)),
                     y=np.append(line["precision"].iloc[0], line["precision"].to_numpy(dtype=float)),
                     color=colour,
+                    linestyle=dash,
                     sort=False,
                     estimator=None,
                     drawstyle="steps-pre",
@@ -167,7 +168,9 @@ def precision_recall_figure(
             )
             label = f"{model}: AP {_with_interval(row, 'average_precision')}"
             label += "" if pd.isna(row["threshold"]) else f", point at threshold {row['threshold']:.3g}"
-            handles.append(Line2D([], [], color=colour, marker="o", markeredgecolor="white", label=label))
+            handles.append(
+                Line2D([], [], color=colour, linestyle=dash, marker="o", markeredgecolor="white", label=label)
+            )
         for _, row in recipe[recipe["against"] == against].iterrows():
             axes.plot(
                 [row["recall"]],

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from voxloom.deferred import Deferred
-from voxloom.figures import COLOURS, PAGE_WIDTH_IN, colour_of, new_figure, styled
+from voxloom.figures import DASHES, PAGE_WIDTH_IN, colour_of, dash_of, new_figure, styled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 else:
     pd = Deferred("pandas")
 
-DASHES = ("-", "--", ":", "-.")
 MIDDLE = (0.15, 0.85)
 """Thresholds that decide how far down the axis reaches: at 0 and 1 nearly everything is one object, or none is left."""
 
@@ -62,12 +61,12 @@ def threshold_figure(curves: pd.DataFrame, *, models: Sequence[str], title: str,
     """
     figure = new_figure(PAGE_WIDTH_IN, 4.6)
     axes = figure.subplots()
-    colours = colour_of(models)
-    for place, model in enumerate(models):
+    colours, dashes = colour_of(models), dash_of(models)
+    for model in models:
         own = curves[curves["model"] == model]
         if own.empty:
             continue
-        line: dict[str, Any] = {"color": colours[model], "linestyle": DASHES[place // len(COLOURS) % len(DASHES)]}
+        line: dict[str, Any] = {"color": colours[model], "linestyle": dashes[model]}
         for _, fold in own.groupby("fold"):
             axes.plot(fold["threshold"], fold["v_rand"], linewidth=0.8, alpha=0.6, **line)
             highest = fold.loc[fold["v_rand"].idxmax()] if fold["v_rand"].notna().any() else None

@@ -226,6 +226,7 @@ def checked(tmp_path, monkeypatch, recipe=({"threshold": {"above": 1}},), **row)
         "models": {},
         "ensembles": {},
         "fusions": {},
+        "predict": {"tiles": "exact"},
     }
     check_references(config, {"a": {"path": "a.nrrd", **row}}, {"t": task})
 
