@@ -174,12 +174,7 @@ def segment_cells(
 
         slabs = grid(prediction.shape, layout.block_shape, z_range=z_range)
         map_blocks(write_slab, prediction, out=labels, blocks=slabs, description="wrote cells of slab")
-    return Segmented(
-        foreground_voxels=joined.kept_voxels,
-        objects=joined.kept,
-        removed_objects=joined.objects - joined.kept,
-        removed_voxels=joined.voxels - joined.kept_voxels,
-    )
+    return Segmented.of(joined)
 
 
 def look_at_cells(

@@ -21,7 +21,7 @@ from voxloom.errors import VolumeError
 from voxloom.instances import at_least, touching
 from voxloom.logs import LOGGER
 from voxloom.runs import Look, Looks, find_runs
-from voxloom.seams import Slab, join_volume, remember
+from voxloom.seams import Joined, Slab, join_volume, remember
 
 BYTES_PER_VOXEL = 18
 """Of a slab that is labelled: stored scores, mask, the runs of one that is all noise, numbers and their copy."""
@@ -53,6 +53,16 @@ class Segmented:
     objects: int
     removed_objects: int
     removed_voxels: int
+
+    @classmethod
+    def of(cls, joined: Joined) -> Segmented:
+        """What stayed and what didn't of the objects that slabs have in common."""
+        return cls(
+            foreground_voxels=joined.kept_voxels,
+            objects=joined.kept,
+            removed_objects=joined.objects - joined.kept,
+            removed_voxels=joined.voxels - joined.kept_voxels,
+        )
 
 
 def segment_volume(
@@ -130,12 +140,7 @@ def segment_volume(
     first, last = z_range or (0, prediction.shape[0])
     mine = [slab for slab in slabs if first <= slab.core[0].start < last]
     map_blocks(write, prediction, out=labels, blocks=mine, threads=layout.threads, description="wrote labels of slab")
-    return Segmented(
-        foreground_voxels=joined.kept_voxels,
-        objects=joined.kept,
-        removed_objects=joined.objects - joined.kept,
-        removed_voxels=joined.voxels - joined.kept_voxels,
-    )
+    return Segmented.of(joined)
 
 
 def look_at_part(
