@@ -36,6 +36,7 @@ else:
     pd = Deferred("pandas")
 
 TITLE = "Cross-validation on the training stack"
+ONE_FOLD_TITLE = "Held-out sections of the training stack"
 MINUS = "\N{MINUS SIGN}"
 HEADINGS = {
     "v_rand": "V_rand, best threshold",
@@ -81,14 +82,15 @@ def _of_task(material: Material, task: Task) -> str:
     runs, models, note = material.runs(task.name), material.models(task.name), material.note(task.name)
     scores = report_scores.gather(runs, file="membrane_scores.csv", needs=SCORE_COLUMNS)
     table = ablation(scores, models=models)
-    heading = f"<h3>{text(task.name)}: {TITLE}{badge(note)}</h3>"
+    title = ONE_FOLD_TITLE if table["folds"].max() == 1 else TITLE
+    heading = f"<h3>{text(task.name)}: {title}{badge(note)}</h3>"
     if table.empty:
         return heading + paragraph("No model was scored on a test section.", kind="note")
     sections = report_scores.gather(runs, file="membranes.csv", needs=SECTION_COLUMNS)
     return "\n".join(
         [
             heading,
-            _ablation_table(table, note=note),
+            _ablation_table(table, title=title, note=note),
             *_gain_words(scores, task),
             _published(),
             *_error_maps(material, task, scores, sections, best=best_model(table)),
@@ -98,7 +100,7 @@ def _of_task(material: Material, task: Task) -> str:
     )
 
 
-def _ablation_table(table: pd.DataFrame, *, note: str) -> str:
+def _ablation_table(table: pd.DataFrame, *, title: str, note: str) -> str:
     metrics = [*HIGHER_IS_BETTER, *LOWER_IS_BETTER]
     best = {column: best_of(table, column) for column in (*metrics, *COUNTS)}
 
@@ -121,7 +123,7 @@ def _ablation_table(table: pd.DataFrame, *, note: str) -> str:
         table,
         columns=columns,
         kind="compact",
-        caption=f"{TITLE}{f', {note}' if note else ''}. {each}; {int(table['sections'].max())} test sections. "
+        caption=f"{title}{f', {note}' if note else ''}. {each}; {int(table['sections'].max())} test sections. "
         "V_rand and V_info are taken after thinning. The best threshold is that of the highest mean over the test "
         "sections, the challenge's own rule; the validation's was chosen without them. Splits and mergers "
         "are those of all test sections at the warping error's threshold; by the challenge's rule that is the lowest "
@@ -190,8 +192,7 @@ def _published() -> str:
         table,
         headings={name: name for name in table.columns},
         caption="Scores that the challenge's server gave for the hidden labels of its test stack. They are of other "
-        "sections than the table above, which is cross-validation on the training stack: rows of the two can't be "
-        "compared one by one.",
+        "sections than the table above, which is of the training stack: rows of the two can't be compared one by one.",
     )
 
 

@@ -168,6 +168,14 @@ def test_the_page_has_the_ablation_under_its_name_and_the_best_values_bold(secti
     assert "<strong>0.00025</strong>" in html  # the lowest warping error is the best
 
 
+def test_one_fold_is_not_called_cross_validation(tmp_path):
+    inputs, open_volume = run_of(tmp_path)
+    one = dataclasses.replace(inputs, runs=[run for run in inputs.runs if run.fold == "0"])
+    said = words(membranes(material_of(one, open_volume, tmp_path / "figures")))
+    assert "Held-out sections of the training stack" in said
+    assert "cross-validation" not in said.lower()
+
+
 def test_no_error_is_negative(tmp_path):
     perfect = dict.fromkeys(V_RAND, 1.0)
     inputs, open_volume = run_of(tmp_path, v_rand=perfect)
