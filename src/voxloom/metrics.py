@@ -152,16 +152,16 @@ def binned_histogram(
     ignore = None if ignore is None else _checked_mask(ignore, scores.shape, "ignore")
     smallest, largest = np.inf, -np.inf
     for values, codes in _pieces(scores, mask, ignore):
-        counted = values[codes != IGNORE]
+        counted = values if ignore is None else values[codes != IGNORE]
         if counted.size:
             smallest, largest = np.minimum(smallest, counted.min()), np.maximum(largest, counted.max())
     if not np.isfinite([smallest, largest]).all():
         raise VolumeError("scores hold NaN or infinity, or none counts; repair the prediction or change `ignore`")
     width = max((float(largest) - float(smallest)) / (FLOAT_BINS - 2), np.finfo(np.float64).tiny)
-    counts, seen = np.zeros((2, FLOAT_BINS), dtype=np.int64), np.full(FLOAT_BINS, np.nan)
+    counts, seen = np.zeros((2, FLOAT_BINS), dtype=np.int64), np.full(FLOAT_BINS, np.nan, dtype=scores.dtype)
     is_mixed = np.zeros(FLOAT_BINS, dtype=np.bool_)
     for values, codes in _pieces(scores, mask, ignore):
-        _count_binned(values, codes, float(smallest), float(largest), width, counts, seen, is_mixed)
+        _count_binned(values, codes, float(smallest), float(largest), 1 / width, *counts, seen, is_mixed)
     levels = float(smallest) + width * np.arange(-1, FLOAT_BINS - 1, dtype=np.float64)
     levels[0], levels[1] = smallest, np.nextafter(scores.dtype.type(smallest), scores.dtype.type(np.inf))
     return levels, counts, is_mixed
@@ -169,21 +169,35 @@ def binned_histogram(
 
 @compiled
 def _count_binned(
-    scores: Any, codes: Any, smallest: float, largest: float, width: float, counts: Any, seen: Any, is_mixed: Any
+    scores: Any,
+    codes: Any,
+    smallest: float,
+    largest: float,
+    bins_per_unit: float,
+    background: Any,
+    foreground: Any,
+    seen: Any,
+    is_mixed: Any,
 ) -> None:
-    last = counts.shape[1] - 1
+    last = np.uint64(seen.size - 1)  # unsigned, so that no index is looked at for being negative
     for i in range(scores.size):
         score, code = scores[i], codes[i]
         if code > 1:
             continue
-        column = last if score >= largest else min(1 + int((score - smallest) / width), last - 1)
+        column = min(np.uint64(1 + int((score - smallest) * bins_per_unit)), last - np.uint64(1))
+        if score >= largest:
+            column = last
         if score <= smallest:
-            column = 0
-        counts[code, column] += 1
+            column = np.uint64(0)
         before = seen[column]
         if before != score:  # also where it is the first, after not a number
             seen[column] = score
-            is_mixed[column] |= before == before
+            if before == before:
+                is_mixed[column] = True
+        if code:
+            foreground[column] += 1
+        else:
+            background[column] += 1
 
 
 def _checked_mask(mask: NDArray[Any], shape: tuple[int, ...], name: str) -> NDArray[np.bool_]:
