@@ -113,6 +113,7 @@ def save_figure(figure: Figure, stem: Path, *, png_dpi: int = 150) -> tuple[Path
         ):
             unfinished = path.with_name(f".{path.name}.unfinished")
             figure.savefig(unfinished, format=path.suffix[1:], facecolor="white", **options)
+            figure.set_layout_engine(None)  # the second file has the first one's layout, which takes as long as drawing
             os.replace(unfinished, path)
     return svg, png
 
