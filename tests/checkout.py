@@ -49,10 +49,11 @@ class Checkout:
         for part in PARTS:
             source = ROOT / part
             if source.is_dir():
-                hidden = shutil.ignore_patterns("*.egg-info", "results", ".snakemake", "data")
+                hidden = shutil.ignore_patterns("*.egg-info", "__pycache__", "results", ".snakemake", "data")
                 shutil.copytree(source, folder / part, ignore=hidden)
             else:
                 shutil.copy2(source, folder / part)
+        share_compiled(folder / "src")
         return cls(folder)
 
     @classmethod
@@ -117,10 +118,20 @@ class Checkout:
         path = self.folder / name
         text = path.read_text()
         assert text.count(old) >= 1, f"{name} has no {old!r}"
+        if (shared := path.parent / "__pycache__").is_symlink():
+            shared.unlink()  # what an edited kernel is part of is other code, too
         path.write_text(text.replace(old, new, 1))
 
     def results(self) -> Path:
         return self.folder / "results"
+
+
+def share_compiled(copy: Path) -> None:
+    """Keep what Python and numba compile of a copied library where the original's is, so that it is compiled once."""
+    for package in {source.parent for source in copy.rglob("*.py")}:
+        original = ROOT / "src" / package.relative_to(copy) / "__pycache__"
+        original.mkdir(exist_ok=True)
+        (package / "__pycache__").symlink_to(original)
 
 
 def digests(results: Path) -> dict[str, str]:

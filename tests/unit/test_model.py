@@ -3,6 +3,7 @@
 import csv
 import math
 import pickle
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -94,8 +95,20 @@ def save(folder, *, is_synthetic=False, initial=None, rows=ROWS, examples=None, 
     return folder
 
 
-def test_the_network_comes_back_bit_by_bit(tmp_path):
-    network, settings = load_model(save(tmp_path / "m"))
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A saved model, to be read."""
+    return save(tmp_path_factory.mktemp("saved") / "m")
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    """A copy of it, to be damaged."""
+    return shutil.copytree(saved, tmp_path / "m")
+
+
+def test_the_network_comes_back_bit_by_bit(saved):
+    network, settings = load_model(saved)
     expected = trained().network.state_dict()
     assert network.state_dict().keys() == expected.keys()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
@@ -105,10 +118,9 @@ def test_the_network_comes_back_bit_by_bit(tmp_path):
     assert settings["data"]["cube"]["sha256"] == "ab12"
 
 
-def test_equal_models_are_equal_files(tmp_path):
-    for name in ("one", "two"):
-        save(tmp_path / name)
-    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+def test_equal_models_are_equal_files(saved, tmp_path):
+    again = save(tmp_path / "again")
+    names = sorted(path.name for path in saved.iterdir())
     assert names == [
         "README.md",
         "model.yaml",
@@ -119,7 +131,7 @@ def test_equal_models_are_equal_files(tmp_path):
         "weights.safetensors",
     ]
     for name in names:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+        assert (saved / name).read_bytes() == (again / name).read_bytes(), name
 
 
 def test_augmented_patches_are_drawn_where_there_are_some(tmp_path):
@@ -135,16 +147,16 @@ def test_augmented_patches_are_drawn_where_there_are_some(tmp_path):
     assert ">noise<" in files[0].read_text(encoding="utf-8")
 
 
-def test_the_log_has_its_columns_and_leaves_missing_numbers_empty(tmp_path):
-    with open(save(tmp_path / "m") / "training_log.csv", newline="") as file:
+def test_the_log_has_its_columns_and_leaves_missing_numbers_empty(saved):
+    with open(saved / "training_log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == LOG_COLUMNS
     assert [float(row["training_loss"]) for row in rows] == [1.0, 0.5]
     assert rows[0]["validation_f1"] == ""
 
 
-def test_the_card_tells_a_person_what_the_model_is(tmp_path):
-    text = " ".join((save(tmp_path / "m") / "README.md").read_text().split())
+def test_the_card_tells_a_person_what_the_model_is(saved):
+    text = " ".join((saved / "README.md").read_text().split())
     for words in (
         "axons / best / fold 0",
         "Axons, native resolution.",
@@ -170,19 +182,18 @@ def test_scores_on_phantoms_are_called_synthetic(tmp_path):
     assert "no real tissue" in text
 
 
-def test_truncated_weights_are_refused(tmp_path):
-    weights = save(tmp_path / "m") / "weights.safetensors"
+def test_truncated_weights_are_refused(folder):
+    weights = folder / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(ModelError, match="weights.safetensors is no safetensors file, or damaged"):
-        load_model(tmp_path / "m")
+        load_model(folder)
 
 
-def test_a_pickle_in_the_place_of_the_weights_is_refused_and_not_executed(tmp_path):
+def test_a_pickle_in_the_place_of_the_weights_is_refused_and_not_executed(folder, tmp_path):
     class Attack:
         def __reduce__(self):
             return (open, (str(tmp_path / "executed"), "w"))
 
-    folder = save(tmp_path / "m")
     (folder / "weights.safetensors").write_bytes(pickle.dumps(Attack()))
     with pytest.raises(ModelError, match="no safetensors file"):
         load_model(folder)
@@ -192,8 +203,7 @@ def test_a_pickle_in_the_place_of_the_weights_is_refused_and_not_executed(tmp_pa
     assert not (tmp_path / "executed").exists()
 
 
-def test_python_in_the_settings_is_refused_and_not_executed(tmp_path):
-    folder = save(tmp_path / "m")
+def test_python_in_the_settings_is_refused_and_not_executed(folder, tmp_path):
     (folder / "model.yaml").write_text(f"format: !!python/object/apply:os.mkdir ['{tmp_path}/executed']\n")
     with pytest.raises(ModelError, match="can't be read as YAML"):
         load_model(folder)
@@ -201,8 +211,7 @@ def test_python_in_the_settings_is_refused_and_not_executed(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "model.yaml"])
-def test_a_missing_file_is_named(tmp_path, name):
-    folder = save(tmp_path / "m")
+def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
     with pytest.raises(ModelError, match=f"holds no {name}"):
         load_model(folder)
@@ -225,8 +234,7 @@ def edited(folder, **changes):
         ({"format": "nnunet"}, "must have format: voxloom model 1, got 'nnunet'"),
     ],
 )
-def test_settings_that_don_t_fit_are_refused(tmp_path, changes, message):
-    folder = save(tmp_path / "m")
+def test_settings_that_don_t_fit_are_refused(folder, changes, message):
     edited(folder, **changes)
     with pytest.raises(ModelError, match=message):
         load_model(folder)
@@ -256,8 +264,13 @@ PLANE = ((0, 20), (0, 30))
 OWN = (SeenBox("ab12", "train", ((0, 4), *PLANE)), SeenBox("ab12", "validation", ((5, 7), *PLANE)))
 
 
-def test_a_model_passes_on_what_it_and_its_own_beginning_have_seen(tmp_path):
-    first = read_initial(save(tmp_path / "first", rows=FULL_ROWS), freeze=[])
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A model to begin with."""
+    return read_initial(save(tmp_path_factory.mktemp("first") / "m", rows=FULL_ROWS), freeze=[])
+
+
+def test_a_model_passes_on_what_it_and_its_own_beginning_have_seen(first, tmp_path):
     assert first.source == "axons/best, fold 0"
     assert first.seen == OWN
     earlier = SeenBox("ef56", "train", ((1, 2), (3, 4), (5, 6)))
@@ -265,8 +278,7 @@ def test_a_model_passes_on_what_it_and_its_own_beginning_have_seen(tmp_path):
     assert read_initial(second, freeze=[]).seen == (*OWN, earlier)
 
 
-def test_what_began_with_unknown_weights_stays_unknown(tmp_path):
-    first = read_initial(save(tmp_path / "first", rows=FULL_ROWS), freeze=[])
+def test_what_began_with_unknown_weights_stays_unknown(first, tmp_path):
     second = save(tmp_path / "second", rows=FULL_ROWS, initial=replace(first, seen=None))
     assert read_initial(second, freeze=[]).seen is None
     assert "Which labels went into those weights is not known" in " ".join((second / "README.md").read_text().split())

@@ -1,5 +1,6 @@
 """Plans: the same twice, sized to annotation, machine and time, and whole settings of a model."""
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,8 +51,14 @@ def planned(found=EM, *, machine=CPU, room=WHOLE, **given):
     return resolved(models["auto"], plan["choices"]), plan
 
 
+@functools.cache
+def sections():
+    """The plan of `EM`, which several tests look at."""
+    return planned()
+
+
 def test_the_same_fingerprint_and_machine_give_the_same_plan():
-    assert planned()[1] == planned()[1]
+    assert sections()[1] == planned()[1]
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
@@ -65,7 +72,7 @@ def test_a_plan_is_what_the_schema_and_the_network_take(found, device):
 
 
 def test_thick_unlike_sections_are_seen_one_by_one():
-    settings, plan = planned()
+    settings, plan = sections()
     assert settings["network"]["dimensions"] == 2
     assert settings["network"]["slices"] == 1
     assert "12.5 times as long" in plan["choices"]["network.dimensions"]["reason"]
@@ -96,7 +103,7 @@ def test_more_time_gives_a_wider_network():
 
 
 def test_steps_fill_the_time_that_is_planned_for():
-    settings, plan = planned()
+    settings, plan = sections()
     steps = settings["epochs"] * settings["samples_per_epoch"] // settings["batch_size"]
     assert steps == plan["expected"]["steps"] >= LEAST_STEPS
     assert 0.8 * 30 <= plan["expected"]["minutes"] <= 30
@@ -104,12 +111,12 @@ def test_steps_fill_the_time_that_is_planned_for():
 
 def test_a_limit_of_time_is_planned_for_with_steps_to_spare():
     settings, plan = planned(max_minutes=10)
-    assert settings["network"]["widths"][0] < planned()[0]["network"]["widths"][0]
+    assert settings["network"]["widths"][0] < sections()[0]["network"]["widths"][0]
     assert 10 <= plan["expected"]["minutes"] <= 13
 
 
 def test_little_memory_takes_smaller_steps_and_too_little_is_refused():
-    roomy = planned()[1]["expected"]["memory_of_a_step_mib"]
+    roomy = sections()[1]["expected"]["memory_of_a_step_mib"]
     tight = planned(machine=replace(CPU, memory_mib=roomy / 2))[1]["expected"]["memory_of_a_step_mib"]
     assert tight <= roomy / 2
     with pytest.raises(ModelError, match=r"no network fits.*raise resources\.memory_mib"):
@@ -123,18 +130,18 @@ def test_what_the_task_file_says_wins_and_the_rest_makes_room():
     assert settings["input"]["patch_voxels"] == [1, 64, 64]
     assert settings["augment"]["flip"] == 0.0
     assert settings["augment"]["rotate90"] == 0.5, "the rest of the section is the plan's"
-    assert settings["samples_per_epoch"] > planned()[0]["samples_per_epoch"], "smaller samples, more of them"
+    assert settings["samples_per_epoch"] > sections()[0]["samples_per_epoch"], "smaller samples, more of them"
 
 
 def test_a_patch_sees_most_of_what_the_network_can():
-    settings, _ = planned()
+    settings, _ = sections()
     reach = network_reach.receptive_field(settings["network"])
     assert settings["input"]["patch_voxels"][1] >= 4 * reach[1]
 
 
 def test_operations_are_counted_as_by_hand():
     network = {
-        **planned()[0]["network"],
+        **sections()[0]["network"],
         "widths": [2, 4],
         "strides": [[1, 2, 2]],
         "kernels": [[1, 3, 3]] * 2,

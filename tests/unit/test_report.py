@@ -65,6 +65,23 @@ def built(tmp_path_factory):
     return inputs, path, path.read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="module")
+def of_two_folds(tmp_path_factory):
+    """A page with what the first run lacks: folds, an annotation's figure, augmented patches, overlapping tiles."""
+    folder = tmp_path_factory.mktemp("folds")
+    inputs, open_volume = make_run(folder, folds=2, models=("best",))
+    save_figure(new_figure(1.0, 1.0), folder / "phantom_a")
+    save_figure(new_figure(1.0, 1.0), inputs.runs[-1].directory / "augmented_patches")
+    for run in inputs.runs:
+        [facts] = open_volume(run.predictions["phantom_a"]).metadata["prediction"]
+        facts |= {"halo_voxels": None, "sees_voxels": [0, 54, 54], "largest_difference": None}
+        facts["averaged_tile_voxels"] = [1, 480, 480]
+    task = dataclasses.replace(inputs.tasks[0], annotation_figures={"phantom_a": folder / "phantom_a.png"})
+    inputs = dataclasses.replace(inputs, tasks=[task])
+    path = build_report(inputs, out_directory=folder / "report", open_volume=open_volume)
+    return inputs, path, path.read_text(encoding="utf-8")
+
+
 def test_the_page_loads_nothing_from_outside_itself(built):
     _, _, page = built
     addresses = re.findall(r'(?:src|href|action|data|poster)\s*=\s*"([^"]*)"', page) + re.findall(
@@ -96,15 +113,6 @@ def test_text_in_a_figure_is_text(built):
     svg = (path.parent / "figures" / "precision_recall_axons.svg").read_text(encoding="utf-8")
     assert re.search(r"<text[^>]*>axons against truth \(synthetic\)</text>", svg)
     assert "recipe" in svg
-
-
-def test_the_same_inputs_give_the_same_bytes(built, tmp_path):
-    inputs, path, _ = built
-    _, open_volume = make_run(inputs.tasks[0].splits.parents[1])
-    again = build_report(inputs, out_directory=tmp_path, open_volume=open_volume)
-    assert again.read_bytes() == path.read_bytes()
-    for file in sorted((path.parent / "figures").iterdir()):
-        assert (tmp_path / "figures" / file.name).read_bytes() == file.read_bytes(), file.name
 
 
 def test_scores_on_a_phantom_are_called_synthetic_in_headline_tables_and_every_score_figure(built):
@@ -183,18 +191,6 @@ def test_only_predictions_with_a_narrowed_halo_are_listed_with_what_it_changed(b
     assert table[1][-3:] == ["8 × 8 × 8", "22 × 22 × 22", "0.0012"]
 
 
-def test_means_over_overlapping_tiles_are_listed(tmp_path):
-    inputs, open_volume = make_run(tmp_path)
-    facts = {"halo_voxels": None, "sees_voxels": [0, 54, 54], "largest_difference": None}
-    [run] = [run for run in inputs.runs if run.model == "best"]
-    stored = open_volume(run.predictions["phantom_a"])
-    stored.metadata["prediction"] = [{**facts, "averaged_tile_voxels": [1, 480, 480]}]
-    path = build_report(inputs, out_directory=tmp_path / "report", open_volume=open_volume)
-    page = path.read_text(encoding="utf-8")
-    assert "tiles without a halo, of (z, y, x) voxels: axons, best, fold 0, phantom_a: 1 × 480 × 480." in page
-    assert "Tiles were predicted with a narrower halo" not in page
-
-
 def test_each_viewer_has_a_frame_for_every_models_typical_and_worst_slice(built):
     _, _, page = built
     viewer = re.search(r'<div class="viewer" id="panels-axons-truth">.*?</ul></div>', page, re.DOTALL)[0]
@@ -215,7 +211,7 @@ def test_each_embedded_picture_is_there_once(built):
     assert len(ids) == len(set(ids))
 
 
-def test_stores_on_disk_give_the_same_page_as_arrays(built, tmp_path):
+def test_the_same_inputs_give_the_same_bytes_be_they_arrays_or_stores_on_disk(built, tmp_path):
     inputs, path, _ = built
     folder = inputs.tasks[0].splits.parents[1]
     _, open_volume = make_run(folder)
@@ -227,24 +223,50 @@ def test_stores_on_disk_give_the_same_page_as_arrays(built, tmp_path):
             place, shape=stored.shape, dtype=stored.dtype, quantisation=stored.quantisation, **described
         ) as writer:
             writer[:, :, :] = stored.values
-    page = build_report(inputs, out_directory=tmp_path, open_volume=io.open_volume)
-    assert page.read_bytes() == path.read_bytes()
+    again = build_report(inputs, out_directory=tmp_path, open_volume=io.open_volume)
+    assert again.read_bytes() == path.read_bytes()
+    for file in sorted((path.parent / "figures").iterdir()):
+        assert (tmp_path / "figures" / file.name).read_bytes() == file.read_bytes(), file.name
 
 
-def test_pictures_stop_at_the_given_size(built, tmp_path):
-    inputs, _, _ = built
-    _, open_volume = make_run(inputs.tasks[0].splits.parents[1])
+def test_pictures_stop_at_the_given_size(tmp_path):
+    inputs, open_volume = make_run(tmp_path / "run", models=("best",))
     page = build_report(inputs, out_directory=tmp_path, open_volume=open_volume, pictures_mib=0.0).read_text("utf-8")
     frames = re.findall(r'<div class="frame([^"]*)"', page)
     assert frames
     assert set(frames) == {" case"}  # only typical and worst slices
 
 
-def test_several_folds_are_said_to_be_means(tmp_path):
-    inputs, open_volume = make_run(tmp_path, folds=2, models=("best",))
-    page = build_report(inputs, out_directory=tmp_path / "report", open_volume=open_volume).read_text(encoding="utf-8")
+def test_means_over_overlapping_tiles_are_listed(of_two_folds):
+    _, _, page = of_two_folds
+    assert "tiles without a halo, of (z, y, x) voxels: axons, best, fold 0, phantom_a: 1 × 480 × 480" in page
+    assert "Tiles were predicted with a narrower halo" not in page
+
+
+def test_several_folds_are_said_to_be_means(of_two_folds):
+    _, _, page = of_two_folds
     assert "mean over folds" in section(page, "headline")
     assert "fold 1" in section(page, "panels")
+
+
+def test_the_annotations_figure_is_kept_beside_the_page(of_two_folds):
+    inputs, path, page = of_two_folds
+    source = inputs.tasks[0].annotation_figures["phantom_a"]
+    for file in (source, source.with_suffix(".svg")):
+        copied = path.parent / "figures" / f"annotation_axons_phantom_a{file.suffix}"
+        assert copied.read_bytes() == file.read_bytes()
+    assert base64.b64encode(source.read_bytes()).decode() in section(page, "annotation")
+
+
+def test_augmented_patches_are_shown_beside_the_training_curves(of_two_folds):
+    inputs, path, page = of_two_folds
+    source = inputs.runs[-1].directory / "augmented_patches.png"
+    for file in (source, source.with_suffix(".svg")):
+        copied = path.parent / "figures" / f"augmented_patches_axons_best{file.suffix}"
+        assert copied.read_bytes() == file.read_bytes()
+    shown = section(page, "training")
+    assert base64.b64encode(source.read_bytes()).decode() in shown
+    assert shown.count("Augmented patches of") == 1
 
 
 def test_a_test_part_without_foreground_is_a_sentence(tmp_path):
@@ -291,30 +313,6 @@ def test_what_is_missing_is_said_in_its_place(tmp_path):
         "graph": "graph was not drawn",
     }.items():
         assert sentence in section(page, name), name
-
-
-def test_the_annotations_figure_is_kept_beside_the_page(tmp_path):
-    inputs, open_volume = make_run(tmp_path, models=("best",))
-    source = save_figure(new_figure(1.0, 1.0), tmp_path / "phantom_a")
-    task = dataclasses.replace(inputs.tasks[0], annotation_figures={"phantom_a": tmp_path / "phantom_a.png"})
-    inputs = dataclasses.replace(inputs, tasks=[task])
-    path = build_report(inputs, out_directory=tmp_path / "report", open_volume=open_volume)
-    for file in source:
-        copied = path.parent / "figures" / f"annotation_axons_phantom_a{file.suffix}"
-        assert copied.read_bytes() == file.read_bytes()
-    assert base64.b64encode(source[1].read_bytes()).decode() in section(path.read_text("utf-8"), "annotation")
-
-
-def test_augmented_patches_are_shown_beside_the_training_curves(tmp_path):
-    inputs, open_volume = make_run(tmp_path, folds=2)
-    source = save_figure(new_figure(1.0, 1.0), inputs.runs[-1].directory / "augmented_patches")
-    path = build_report(inputs, out_directory=tmp_path / "report", open_volume=open_volume)
-    for file in source:
-        copied = path.parent / "figures" / f"augmented_patches_axons_best{file.suffix}"
-        assert copied.read_bytes() == file.read_bytes()
-    shown = section(path.read_text("utf-8"), "training")
-    assert base64.b64encode(source[1].read_bytes()).decode() in shown
-    assert shown.count("Augmented patches of") == 1
 
 
 def test_a_caption_is_said_under_its_heading_and_an_unknown_one_is_refused(built, tmp_path):

@@ -47,31 +47,38 @@ def test_without_a_model_from_scratch_there_is_no_difference():
     assert math.isnan(table.loc[0, "average_precision_difference"])
 
 
-def test_an_ensemble_began_with_nothing(tmp_path):
-    (tmp_path / "model.yaml").write_text(yaml.safe_dump({"network": NETWORK, "initialised": {"source": "em/best"}}))
-    folders = {"adapted": tmp_path, "both": tmp_path / "gone"}
-    table = scores(adapted=0.7, both=0.8).assign(scope="pooled", part="test", voxels=100)
-    material = SimpleNamespace(
+def of_models(folder, **folders):
+    """What the table is made of: models of these folders, whose scores are equal."""
+    table = scores(**dict.fromkeys(folders, 0.7)).assign(scope="pooled", part="test", voxels=100)
+    return SimpleNamespace(
         models=lambda task: list(folders),
-        runs=lambda task: [Run(task, model, "0", tmp_path, {}, folder) for model, folder in folders.items()],
+        runs=lambda task: [Run(task, model, "0", folder, {}, own) for model, own in folders.items()],
         scores=table,
         of_task=lambda found, task: found,
         note=lambda task: "",
     )
-    page = adaptation(material, "membranes")
+
+
+def test_an_ensemble_began_with_nothing(tmp_path):
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump({"network": NETWORK, "initialised": {"source": "em/best"}}))
+    page = adaptation(of_models(tmp_path, adapted=tmp_path, both=tmp_path / "gone"), "membranes")
     assert "em/best" in page
     assert "both" not in page
 
 
-@pytest.mark.parametrize("is_adapted", [False, True])
-def test_the_page_has_the_table_where_a_model_was_adapted(tmp_path, is_adapted):
+def test_without_an_adapted_model_there_is_no_table(tmp_path):
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump({"network": NETWORK}))
+    assert adaptation(of_models(tmp_path, best=tmp_path), "membranes") == ""
+
+
+def test_the_page_has_the_table_where_a_model_was_adapted(tmp_path):
     inputs, open_volume = make_run(tmp_path / "run")
     for run in inputs.runs:
         document = {"network": NETWORK, "freeze": [], "kept_epoch": 5, "counts": {"training_annotated_voxels": 4321}}
-        if is_adapted and run.model == "best":
+        if run.model == "best":
             document |= {"initialised": {"source": "em <x>/best, fold 0"}, "freeze": ["down.0"]}
         (run.directory / "model.yaml").write_text(yaml.safe_dump(document))
     page = build_report(inputs, out_directory=tmp_path / "report", open_volume=open_volume).read_text()
-    assert ("em &lt;x&gt;/best, fold 0" in page) == is_adapted
-    assert ("Weights to begin with, test part, synthetic." in page) == is_adapted
-    assert (SCRATCH in page) == is_adapted
+    assert "em &lt;x&gt;/best, fold 0" in page
+    assert "Weights to begin with, test part, synthetic." in page
+    assert SCRATCH in page
