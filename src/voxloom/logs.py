@@ -44,12 +44,13 @@ def log_to(path: str | Path) -> Iterator[None]:
     path = Path(path)
     stage = path.parts[path.parts.index("logs") + 1].removesuffix(".log") if "logs" in path.parts else path.stem
     try:
-        with disk_errors_told(), _logging_to(path, stage), disk_errors_told(), takeover.stopping_when_taken_over(path):
-            process.refuse_another_library()
-            process.stop_with_workflow()
-            LOGGER.info("%s%s", MACHINE, process.machine(), extra={"for_file_only": True})
-            yield
-            LOGGER.info("done")
+        with disk_errors_told(), _logging_to(path, stage), disk_errors_told():
+            process.stop_with_workflow()  # before the log is claimed: a job that mustn't begin takes nothing over
+            with takeover.stopping_when_taken_over(path):
+                process.refuse_another_library()
+                LOGGER.info("%s%s", MACHINE, process.machine(), extra={"for_file_only": True})
+                yield
+                LOGGER.info("done")
     except Exception as error:
         said = [str(error), *getattr(error, "__notes__", [])]
         name = "" if isinstance(error, VoxloomError) else f"{type(error).__name__}: "

@@ -100,9 +100,9 @@ def machine() -> str:
 def stop_with_workflow(*, every_s: float = 1.0) -> None:
     """Stop this process, at once, when the workflow that started it is gone, be it before this call.
 
-    After ``kill -9`` of Snakemake its jobs would live on and race the jobs of the next run for the same files. Linux
-    only; elsewhere, in a container that can't see the workflow's process, and where no workflow has announced itself,
-    nothing is watched.
+    After ``kill -9`` of Snakemake its jobs would live on and race the jobs of the next run for the same files. Where
+    the workflow is gone already this doesn't return. Linux only; elsewhere, in a container that can't see the
+    workflow's process, and where no workflow has announced itself, nothing is watched.
 
     Parameters
     ----------
@@ -121,6 +121,8 @@ def stop_with_workflow(*, every_s: float = 1.0) -> None:
         LOGGER.error("Snakemake (process %s) is gone: stopping", pid)
         os._exit(70)
 
+    if _began(int(pid)) != began:
+        watch()
     threading.Thread(target=watch, daemon=True, name="stop-with-workflow").start()
 
 

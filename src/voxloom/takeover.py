@@ -13,9 +13,11 @@ import threading
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import NoReturn
 
 LOCKS = Path(".snakemake/locks")
 RUN = "VOXLOOM_RUN_LOCKED_NS"
+REPLACED = "another run has taken over this folder"
 
 
 def announce_run() -> None:
@@ -42,6 +44,8 @@ def is_replaced() -> bool:
 def stopping_when_taken_over(log: str | Path, *, every_s: float = 5.0) -> Iterator[None]:
     """Claim a log; stop this process, at once, when another one claims it or another run replaces this job's.
 
+    Where another run has replaced it already the log isn't claimed: that run's job would stop.
+
     Parameters
     ----------
     log : str or Path
@@ -50,6 +54,8 @@ def stopping_when_taken_over(log: str | Path, *, every_s: float = 5.0) -> Iterat
         Seconds between two looks.
     """
     log = Path(log)
+    if is_replaced():
+        _stop(REPLACED)
     claim = f"process {os.getpid()} on {os.uname().nodename}, {datetime.now():%Y-%m-%d %H:%M:%S.%f}"
     with contextlib.suppress(OSError):  # a full disk is told by who writes results to it
         log.write_text(f"{claim}\n", encoding="utf-8")
@@ -59,8 +65,7 @@ def stopping_when_taken_over(log: str | Path, *, every_s: float = 5.0) -> Iterat
     def watch() -> None:
         while not is_over.wait(every_s):
             if reason := _loss(log, claim):
-                print(f"{reason}: stopping", file=sys.stderr, flush=True)
-                os._exit(70)
+                _stop(reason)
 
     threading.Thread(target=watch, daemon=True, name="stopping-when-taken-over").start()
     try:
@@ -71,9 +76,14 @@ def stopping_when_taken_over(log: str | Path, *, every_s: float = 5.0) -> Iterat
 
 def _loss(log: Path, claim: str) -> str | None:
     if is_replaced():
-        return "another run has taken over this folder"
+        return REPLACED
     first = _first_line(log)
     return f"{first} has taken over this job" if claim and first and first != claim else None
+
+
+def _stop(reason: str) -> NoReturn:
+    print(f"{reason}: stopping", file=sys.stderr, flush=True)
+    os._exit(70)
 
 
 def _first_line(log: Path) -> str:
