@@ -101,13 +101,11 @@ class Cluster:
     def kill_node(self, node: str) -> None:
         """kill -9 of everything on a node, as when its power fails."""
         self.kill_daemon(node)
-        for pid in self.processes(f"SLURMD_NODENAME={node}"):
-            _kill(pid)
+        self._kill_jobs(node)
 
     def revive(self, node: str) -> None:
         """Start a node's daemon again, end what the old one left, and wait until both nodes take jobs."""
-        for pid in self.processes(f"SLURMD_NODENAME={node}"):
-            _kill(pid)
+        self._kill_jobs(node)
         self.start_node(node)
         self._wait_for_nodes()
 
@@ -161,6 +159,13 @@ class Cluster:
         logs = sorted(self.folder.glob("*.log"))
         return "\n".join(f"{log.name}: {log.read_text(errors='replace')[-2000:]}" for log in logs)
 
+    def _kill_jobs(self, node: str) -> None:
+        """kill -9 of a node's jobs, after the daemons that would tell the controller how they ended."""
+        jobs = self.processes(f"SLURMD_NODENAME={node}")
+        steps = {parent for pid in jobs if _status(parent := _parent(pid)).startswith("Name:\tslurmstepd")}
+        for pid in (*steps, *jobs):
+            _kill(pid)
+
     def _wait_for_nodes(self) -> None:
         self.wait_until(lambda: set(self.nodes().values()) <= {"idle", "mixed", "allocated"}, "the nodes to take jobs")
 
@@ -202,6 +207,17 @@ def _free_ports(number: int) -> list[int]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [one.getsockname()[1] for one in sockets]
+
+
+def _status(pid: int) -> str:
+    """What the system says of a process; nothing of one that has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/status").read_text()
+    return ""
+
+
+def _parent(pid: int) -> int:
+    return int(next((line.split()[1] for line in _status(pid).splitlines() if line.startswith("PPid:")), "0"))
 
 
 def _kill(pid: int, how: signal.Signals = signal.SIGKILL) -> None:

@@ -90,11 +90,14 @@ def test_node_lost(training, trained):
 def test_node_lost_that_computes_on(training, trained):
     run, pid = begun(training)
     (job,) = training.submitted("train")
-    claim = training.log("train").read_text().splitlines()[0]
+    log = training.log("train")
+    claim = log.read_text().splitlines()[0]
     training.cluster.kill_daemon(job["node"])
     try:
         training.cluster.wait_until(
-            lambda: training.log("train").read_text().splitlines()[:1] not in ([], [claim]),
+            lambda: (
+                log.exists() and log.read_text().splitlines()[:1] not in ([], [claim])
+            ),  # Snakemake removes it first
             "the second attempt",
             seconds=900,
         )
