@@ -33,9 +33,9 @@ with log_to(snakemake.log[0]):
         memory_mib=snakemake.resources.block_mib,
         **given,
     )
-    evaluation.scores.to_csv(snakemake.output.scores, index=False)
-    evaluation.curve.to_csv(snakemake.output.curve, index=False)
-    evaluation.reliability.to_csv(snakemake.output.reliability, index=False)
-    evaluation.recipe.to_csv(snakemake.output.recipe, index=False)
-    with open(snakemake.output.threshold, "w", encoding="utf-8") as file:
-        json.dump(evaluation.threshold, file, indent=1)
+    io.save_table(evaluation.scores, snakemake.output.scores)
+    io.save_table(evaluation.curve, snakemake.output.curve)
+    io.save_table(evaluation.reliability, snakemake.output.reliability)
+    io.save_table(evaluation.recipe, snakemake.output.recipe)
+    with io.atomic_file(snakemake.output.threshold) as temporary:
+        temporary.write_text(json.dumps(evaluation.threshold, indent=1), encoding="utf-8")

@@ -14,8 +14,8 @@ with log_to(snakemake.log[0]):
     }
     sections = membranes.score_sections(**compared)
     scores = membranes.summarise(sections)
-    sections.to_csv(snakemake.output.sections, index=False)
-    scores.to_csv(snakemake.output.scores, index=False)
+    io.save_table(sections, snakemake.output.sections)
+    io.save_table(scores, snakemake.output.scores)
     error_maps.write_error_maps(
         snakemake.output.maps,
         io.open_volumes(snakemake.input.volumes),

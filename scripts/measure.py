@@ -21,5 +21,5 @@ with log_to(snakemake.log[0]):
         memory_mib=snakemake.resources.block_mib,
     )
     summary = measure.summarise(objects, shape=labels.shape, spacing_um=labels.spacing_um, length_um=length_um)
-    objects.to_csv(snakemake.output.objects, index=False)
-    summary.to_csv(snakemake.output.summary, index=False)
+    io.save_table(objects, snakemake.output.objects)
+    io.save_table(summary, snakemake.output.summary)

@@ -19,4 +19,5 @@ with log_to(snakemake.log[0]):
         threads=snakemake.threads,
         memory_mib=snakemake.resources.block_mib,
     )
-    plan_file.write_plan(snakemake.output.plan, planned)
+    with io.atomic_file(snakemake.output.plan) as temporary:
+        plan_file.write_plan(temporary, planned)

@@ -14,4 +14,4 @@ with log_to(snakemake.log[0]):
         memory_mib=snakemake.resources.block_mib,
         threads=snakemake.threads,
     )
-    curve.to_csv(snakemake.output.curve, index=False)
+    io.save_table(curve, snakemake.output.curve)

@@ -34,5 +34,5 @@ with log_to(snakemake.log[0]):
     gaps = {v.name: split.gap_voxels(v, gap_um=settings.gap_um, reach_voxels=reaches) for v in volumes}
     checks = audit.audited(table, volumes, images, gaps=gaps, duplicate_correlation=limit)
     save_figure(split_figure.split_figure(table, volumes, fold=0), Path(snakemake.output.figure_svg).with_suffix(""))
-    checks.to_csv(snakemake.output.audit, index=False)
-    table.to_csv(snakemake.output.split, index=False)
+    io.save_table(checks, snakemake.output.audit)
+    io.save_table(table, snakemake.output.split)

@@ -140,7 +140,8 @@ def _message(number: int, path: Path | None) -> str:
 
 
 def _full(number: int, path: Path | None) -> str:
-    places = [_place(path)] if path else [Path.cwd(), Path(tempfile.gettempdir())]
+    anywhere = [Path.cwd(), Path("results").resolve(), Path(tempfile.gettempdir())]  # which may be disks of their own
+    places = [_place(path)] if path else list(dict.fromkeys(map(_place, anywhere)))
     left = "; ".join(f"{place} has {shutil.disk_usage(place).free >> 20} MiB left" for place in places)
     why = {errno.EDQUOT: "the user's quota is used up", errno.EFBIG: "files may not be that long there"}
     said = why.get(number, "no space is left on the disk")

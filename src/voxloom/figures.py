@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from voxloom.deferred import Deferred
+from voxloom.io.files import atomic_file
 
 if TYPE_CHECKING:
     import matplotlib
@@ -104,17 +104,15 @@ def save_figure(figure: Figure, stem: Path, *, png_dpi: int = 150) -> tuple[Path
     svg, png : Path
         What was written. The same figure always gives the same bytes.
     """
-    stem.parent.mkdir(parents=True, exist_ok=True)
     svg, png = stem.parent / f"{stem.name}.svg", stem.parent / f"{stem.name}.png"
     with matplotlib.rc_context(STYLE):
         for path, options in (
             (svg, {"metadata": {"Date": None, "Creator": None}}),
             (png, {"dpi": png_dpi, "metadata": {"Software": None}}),
         ):
-            unfinished = path.with_name(f".{path.name}.unfinished")
-            figure.savefig(unfinished, format=path.suffix[1:], facecolor="white", **options)
+            with atomic_file(path) as temporary:
+                figure.savefig(temporary, format=path.suffix[1:], facecolor="white", **options)
             figure.set_layout_engine(None)  # the second file has the first one's layout, which takes as long as drawing
-            os.replace(unfinished, path)
     return svg, png
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from voxloom import report_membranes, report_page, report_record, report_results, report_run, report_scores
 from voxloom.errors import ConfigError
+from voxloom.io.files import atomic_file
 from voxloom.report_inputs import Material, ReportInputs, Run, Task, Volume
 from voxloom.report_page import Section, paragraph, text
 from voxloom.report_viewer import Gallery
@@ -107,9 +107,8 @@ def build_report(
             sections.append(Section(name, title, f"{said}\n{body}"))
     page = report_page.page(title=inputs.title, subtitle=report_record.subtitle(material), sections=sections)
     target = out_directory / "index.html"
-    unfinished = out_directory / ".index.html.unfinished"
-    unfinished.write_text(page, encoding="utf-8")
-    os.replace(unfinished, target)
+    with atomic_file(target) as temporary:
+        temporary.write_text(page, encoding="utf-8")
     return target
 
 

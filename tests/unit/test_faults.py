@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 import torch
@@ -16,6 +17,7 @@ import zarr
 
 from voxloom import checkpoint, io
 from voxloom.errors import ConfigError, DiskError, FormatError
+from voxloom.figures import new_figure, save_figure
 from voxloom.io.formats import open_source, read_array, write_volume
 from voxloom.logs import log_to
 from voxloom.references import check_references
@@ -126,6 +128,17 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_former_one(small_disk):
     with pytest.raises(DiskError, match=r"c\.pt can't be written: no space is left"):
         checkpoint.save_checkpoint(path, state(1 << 20), key="k")
     assert len(checkpoint.load_checkpoint(path, key="k").network["weight"]) == 10
+
+
+def test_a_table_or_figure_that_does_not_fit_is_named_and_leaves_nothing(small_disk):
+    (small_disk / "filler").write_bytes(bytes((2 << 20) - (8 << 10)))
+    with pytest.raises(DiskError, match=r"disk/a\.csv can't be written: no space is left"):
+        io.save_table(pd.DataFrame({"number": range(10_000)}), small_disk / "a.csv")
+    figure = new_figure(4, 3)
+    figure.subplots().plot(NOISE[0, 0])
+    with pytest.raises(DiskError, match=r"disk/a\.svg can't be written: no space is left"):
+        save_figure(figure, small_disk / "a")
+    assert os.listdir(small_disk) == ["filler"]
 
 
 def test_a_job_on_a_full_disk_says_so_once_without_a_traceback(small_disk, capsys):

@@ -1,6 +1,6 @@
 """Files: the only modules that know formats and axis orders."""
 
-from voxloom.io.files import SafeFile, atomic_directory, atomic_file, sha256
+from voxloom.io.files import SafeFile, atomic_directory, atomic_file, save_table, sha256
 from voxloom.io.results import fingerprints, is_of, is_synthetic, open_annotations, open_volumes
 from voxloom.io.resume import Kept, kept_results, resume_key
 from voxloom.io.store import (
@@ -29,6 +29,7 @@ __all__ = [
     "open_volume",
     "open_volumes",
     "resume_key",
+    "save_table",
     "scratch_volume",
     "sha256",
 ]

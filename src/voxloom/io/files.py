@@ -12,10 +12,13 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from voxloom.errors import VolumeError
 from voxloom.faults import disk_errors_told
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 WORK = "resume"
 """In a folder that is being written: what a later run needs to go on; removed when the folder is complete."""
@@ -45,6 +48,18 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     with _beside(path) as temporary:
         yield temporary
         os.replace(temporary, path)
+
+
+def save_table(table: DataFrame, path: str | Path) -> None:
+    """Write a table as CSV, without its index; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    table : DataFrame
+    path : str or Path
+    """
+    with atomic_file(path) as temporary:
+        table.to_csv(temporary, index=False)
 
 
 @contextlib.contextmanager
