@@ -3,8 +3,8 @@
     python benchmarks/seeded_watershed.py [--size 128] [--rounds 5]
 
 Heights are 8-bit boundary probabilities of touching cells; the adapted Rand error is the mean of that to the true cells
-over several specimens. A basin without a seed is filled by the first flood over its rim in scikit-image; ours shares it
-by steps among all that come at that level, as only that doesn't depend on an order of visits or on blocks.
+over several specimens. scikit-image floods in the order of a queue, ours in that of levels and times that the image
+alone determines; both fill a basin without a seed from where the first water comes over its rim.
 """
 
 from collections.abc import Callable

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 PACKAGE = Path(__file__).resolve().parent
 _LOCK = threading.Lock()
 
@@ -43,6 +45,7 @@ class Kernel:
 
         with _LOCK:
             if self._code is None:
+                _explain_prefetch()
                 try:
                     self._code = numba.njit(cache=_keeps_code(PACKAGE), nogil=True)(self._function)
                 except RuntimeError:
@@ -97,3 +100,47 @@ def compiled(function: Callable[..., Any]) -> Kernel:
     stays off: a sum must not depend on where in a block a voxel lies.
     """
     return Kernel(function)
+
+
+def prefetch(values: NDArray[Any], at: int) -> None:
+    """Ask for an element before it is needed, so that a loop that jumps about in memory doesn't wait for it.
+
+    Parameters
+    ----------
+    values : ndarray
+        Flat. Not modified.
+    at : int
+        Of the element; one beyond the ends does no harm.
+
+    Notes
+    -----
+    In kernels only; it does nothing in Python, and changes no result anywhere.
+    """
+
+
+@functools.cache
+def _explain_prefetch() -> None:
+    """What `prefetch` is in machine code: LLVM's instruction of that name."""
+    from llvmlite import ir
+    from numba import types
+    from numba.extending import intrinsic, overload
+
+    number = ir.IntType(32)
+    to_read, to_keep, data = number(0), number(3), number(1)
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def fetch(_: Any, values: Any, at: Any) -> Any:
+        def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> None:
+            array = context.make_array(signature.args[0])(context, builder, arguments[0])
+            byte = ir.IntType(8).as_pointer()
+            instruction = builder.module.declare_intrinsic(
+                "llvm.prefetch", (byte,), ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+            )
+            place = builder.bitcast(builder.gep(array.data, [arguments[1]]), byte)
+            builder.call(instruction, [place, to_read, to_keep, data])
+
+        return types.void(values, types.int64), lower
+
+    @overload(prefetch)  # type: ignore[untyped-decorator]
+    def _(values, at):  # type: ignore[no-untyped-def]
+        return lambda values, at: fetch(values, at)  # type: ignore[call-arg]

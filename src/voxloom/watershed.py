@@ -11,19 +11,23 @@ from numpy.typing import NDArray
 from voxloom.blocks import Block, Readable, ReadableWritable, Slices, grid, reduce_blocks
 from voxloom.budget import blocks_within, shard_shape
 from voxloom.errors import VolumeError
-from voxloom.kernels import compiled
+from voxloom.kernels import compiled, prefetch
 
 BYTES_PER_VOXEL = 23
 """Of a block in work: states, queue, heights, seeds, mask; then states, labels and costs."""
 
-# A voxel's state, smaller is better: 8 bits of water level, 16 bits of steps at that level, 8 bits of the level from
-# which the flood rose to it, 32 bits of label
-LEVEL, STEP, ORIGIN = np.uint64(56), np.uint64(40), np.uint64(32)
-ONE_STEP, STEPS, LABEL = np.uint64(1 << 40), np.uint64((1 << 16) - 1), np.uint64((1 << 32) - 1)
-MOST_STEPS = np.uint64((1 << 16) - 2)
-CLOSED = np.uint64(0)
-DRY, HEIGHT = np.uint64((1 << 64) - 256), np.uint64(255)
-"""The smallest state of a voxel that no water has reached: its last 8 bits are the voxel's height."""
+# A voxel's state, smaller is better: 8 bits of level, 16 bits of steps and 8 of parts of a step since the water stands
+# at that level, 32 bits of label
+LEVEL, COST = np.uint64(56), np.uint64(32)
+STEP, DOWNHILL, LABEL = np.uint64(1 << 40), np.uint64(1 << 32), np.uint64((1 << 32) - 1)
+TIME, HEIGHT = np.uint64((1 << 24) - 1), np.uint64((1 << 8) - 1)
+MOST_STEPS = (1 << 16) - 3
+MOST_TIME = np.uint64(MOST_STEPS << 8)
+DRY = np.uint64(0xFFFFFE << 40)
+"""The smallest state of a voxel that no water has reached: the voxel's height stands where parts of a step would."""
+CLOSED = np.uint64((1 << 64) - 1)
+AHEAD = 12
+"""So many voxels before its turn a voxel's neighbours are fetched."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,11 @@ class _Seam:
 
 
 @dataclass(frozen=True)
-class _Offers:
-    """What the water beyond a layer of voxels would make of them: their place in the block, and their state."""
+class _Offer:
+    """The water in the layer of voxels beyond a seam: where that lies around the block, and its state."""
 
-    inner: Slices
+    around: Slices  # in the block with a layer of voxels around it
+    inwards: tuple[int, ...]
     states: NDArray[np.uint64]
 
 
@@ -65,15 +70,18 @@ def watershed(
     Raises
     ------
     VolumeError
-        If shapes differ, a type is another, or a flood takes more than 65534 steps at one level.
+        If shapes differ, a type is another, or a flood takes more than 65533 steps at one level.
 
     Notes
     -----
-    Water rises from the seeds and passes to the six neighbours that share a face. A voxel belongs to the flood that
-    reaches it at the lowest level, which is the height of the highest voxel on the way; among floods of one level to
-    the one that took the fewest steps since it stands at that level, then to the one that rose to it from the lowest,
-    then to the smallest label. This is Meyer's flooding [1]_ with its ties decided: the result is a property of the
-    image and depends neither on an order of visits nor on blocks. Steps are counted in voxels, whatever their spacing.
+    Water rises from the seeds and passes to the six neighbours that share a face. It reaches a voxel at a level, which
+    is the height of the highest voxel on the way, and the lowest level first; at one level, sooner or later. A step
+    onto a voxel as high as the level takes 256 times as long as one downhill, onto a lower voxel: a basin without a
+    seed is filled from where the first water comes over its rim, and a plateau is shared by distance. Where water rises
+    to a higher level, time begins anew, a 256th of a step later for each grey value of the level from which it rose.
+    A voxel belongs to the flood of that neighbour to which water came first; among several, to the smallest label.
+    This is Meyer's flooding [1]_ with its ties decided: the result is a property of the image and depends neither on
+    an order of visits nor on blocks. Steps are counted in voxels, whatever their spacing.
 
     References
     ----------
@@ -111,7 +119,7 @@ def watershed_volume(
     labels : volume of uint32, shape (Z, Y, X)
         Takes the labels and is read back; all zero at the start.
     costs : volume of uint32, shape (Z, Y, X)
-        Scratch: takes level, steps and origin of the flood at every voxel.
+        Scratch: takes level and time of the flood at every voxel.
     mask : volume of uint8, shape (Z, Y, X), optional
         Non-zero where there is something to flood.
     memory_mib : float
@@ -132,10 +140,11 @@ def watershed_volume(
     Notes
     -----
     A block is flooded from its own seeds and from the water that stands in the voxels around it. Where the water at its
-    sides changed, the neighbours beyond are flooded again, until all agree. Then every voxel has the level, the steps
-    and the label that follow from its neighbours', and only one state of a volume has that property: the result is
-    that of the volume in one piece, for any blocks and threads. It costs: a block is flooded some five times, and more
-    often where it is small beside the objects.
+    sides changed, the neighbours beyond are flooded again, until all agree. Then every voxel has the level, the time
+    and the label that follow from its neighbours' earlier ones, and only one state of a volume has that property: the
+    result is that of the volume in one piece, for any blocks and threads. It ends, because neither level nor time of a
+    voxel ever rises from pass to pass, and they don't depend on labels. It costs: a block is flooded some five times,
+    and more often where it is small beside the objects.
     """
     shape = heights.shape
     _check(heights[0:1, 0:1, 0:1], seeds[0:1, 0:1, 0:1], None)
@@ -192,13 +201,11 @@ def _flood_block(
     """Flood one block from its seeds and its surroundings, write it, and name the layers beyond that may now change."""
     seams = _seams(block.core, shape)
     before = [(labels[seam.own].copy(), costs[seam.own].copy()) for seam in seams]
-    offers = [
-        _Offers(seam.inner, costs[seam.beyond].astype(np.uint64) << ORIGIN | labels[seam.beyond]) for seam in seams
-    ]
+    offers = [_offer(seam, labels, costs) for seam in seams]
     states = _flooded(*landscape, offers)
     new_labels, new_costs = (np.empty(landscape[0].shape, np.uint32) for _ in range(2))
     _unpack(states, new_labels, new_costs)
-    costs[block.core] = new_costs
+    costs[block.core] = new_costs  # before the labels: who floods a neighbour meanwhile finds none without its cost
     labels[block.core] = new_labels
     return [
         seam.beyond
@@ -231,113 +238,152 @@ def _block_at(layer: Slices, shape: tuple[int, ...], block_shape: tuple[int, ...
     return int(np.ravel_multi_index([s.start // edge for s, edge in zip(layer, block_shape, strict=True)], counts))
 
 
+def _offer(seam: _Seam, labels: ReadableWritable, costs: ReadableWritable) -> _Offer:
+    """What stands beyond a seam; where that is dry, nothing flows."""
+    label = labels[seam.beyond].copy()  # before the costs, which are written first: what has a label has its cost
+    states = np.where(label != 0, costs[seam.beyond].astype(np.uint64) << COST | label, CLOSED)
+    outwards = tuple(beyond.start - own.start for beyond, own in zip(seam.beyond, seam.own, strict=True))
+    around = tuple(slice(s.start + 1 + k, s.stop + 1 + k) for s, k in zip(seam.inner, outwards, strict=True))
+    return _Offer(around, tuple(-k for k in outwards), states)
+
+
 def _flooded(
-    heights: NDArray[np.uint8], seeds: NDArray[Any], mask: NDArray[np.bool_] | None, offers: list[_Offers]
+    heights: NDArray[np.uint8], seeds: NDArray[Any], mask: NDArray[np.bool_] | None, offers: list[_Offer]
 ) -> NDArray[np.uint64]:
-    """States of all voxels, with a layer of closed ones around them that spares every look at the border."""
+    """States of all voxels, with a layer around them that spares every look at the border: closed, or what is offered.
+
+    A voxel takes its turn once, so that the queues of all heights fit into one array, each in a part of its own as long
+    as there are voxels of that height.
+    """
     padded = tuple(n + 2 for n in heights.shape)
-    states = np.zeros(padded, np.uint64)
+    states = np.full(padded, CLOSED)
+    counts = np.zeros(256, np.int64)
     is_open = np.ones(heights.shape, np.bool_) if mask is None else np.ascontiguousarray(mask)
-    _begin(states, np.ascontiguousarray(heights), np.ascontiguousarray(seeds, np.uint32), is_open)
+    _begin(states, np.ascontiguousarray(heights), np.ascontiguousarray(seeds, np.uint32), is_open, counts)
     del is_open
-    strides = np.array([padded[1] * padded[2], padded[2], 1], np.int64)
-    places, values = _in_turn(heights, offers, strides)
-    queue = np.empty(states.size, np.int32 if states.size < 1 << 31 else np.int64)
-    steps = tuple((*-strides, *strides[::-1]))  # a tuple: the loop over it is unrolled
-    if not _flood(states.reshape(-1), queue, places, values, steps):
+    ends = np.cumsum(counts)
+    starts = ends - counts
+    queue = np.empty(ends[-1], np.int32 if states.size < 1 << 31 else np.int64)
+    flat, filled = states.reshape(-1), starts.copy()
+    _queue_seeds(flat, queue, filled)
+    strides = (padded[1] * padded[2], padded[2], 1)
+    steps = (-strides[0], -strides[1], -1, 1, strides[1], strides[0])  # a tuple: the loop over it is unrolled
+    if not _flood(flat, queue, starts, filled, *_in_turn(states, offers, strides), steps):
         raise VolumeError(
-            f"a flood takes more than {int(MOST_STEPS)} steps at one height, more than can be counted; seed or mask it"
+            f"a flood takes more than {MOST_STEPS} steps at one height, more than can be counted; seed or mask it"
         )
     return states
 
 
 def _in_turn(
-    heights: NDArray[np.uint8], offers: list[_Offers], strides: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-    """Voxels at the seams and the states that are offered to them, best first."""
-    places, values = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
+    states: NDArray[np.uint64], offers: list[_Offer], strides: tuple[int, ...]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Put what is offered around the block; where there is water, first come first, and the voxels that it flows to."""
+    places, into = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for offer in offers:
-        is_wet = (offer.states & LABEL) != 0
-        height, state = heights[offer.inner][is_wet].astype(np.uint64), offer.states[is_wet]
-        risen = height << LEVEL | ONE_STEP | state >> LEVEL << ORIGIN | state & LABEL
-        values.append(np.where(height > state >> LEVEL, risen, state + ONE_STEP))
-        z, y, x = np.ogrid[offer.inner]
-        places.append(((z + 1) * strides[0] + (y + 1) * strides[1] + x + 1)[is_wet])
-    place, value = np.concatenate(places), np.concatenate(values)
-    order = np.argsort(value, kind="stable")
-    return place[order], value[order]
+        states[offer.around] = offer.states
+        z, y, x = np.ogrid[offer.around]
+        wet = (z * strides[0] + y * strides[1] + x)[offer.states != CLOSED]
+        places.append(wet)
+        into.append(wet + int(np.dot(offer.inwards, strides)))
+    place, target = np.concatenate(places), np.concatenate(into)
+    order = np.argsort(states.reshape(-1)[place], kind="stable")
+    return place[order], target[order]
 
 
 @compiled
-def _begin(states, heights, seeds, is_open):  # type: ignore[no-untyped-def]
-    """Seeds stand in water of their own height, other voxels that are open are dry."""
+def _begin(states, heights, seeds, is_open, counts):  # type: ignore[no-untyped-def]
+    """Seeds stand in water of their own height, other voxels that are open are dry; how many there are of a height."""
     depth, height, width = heights.shape
     for z in range(depth):
         for y in range(height):
             for x in range(width):
                 if is_open[z, y, x]:
-                    label = np.uint64(seeds[z, y, x])
-                    level = np.uint64(heights[z, y, x]) << LEVEL
-                    dry = DRY | np.uint64(heights[z, y, x])
-                    states[z + 1, y + 1, x + 1] = level | label if label != CLOSED else dry
+                    label, level = np.uint64(seeds[z, y, x]), np.uint64(heights[z, y, x])
+                    counts[level] += 1
+                    states[z + 1, y + 1, x + 1] = level << LEVEL | label if label else DRY | level << COST
 
 
 @compiled
-def _append(queue, heads, tails, level, i):  # type: ignore[no-untyped-def]
-    queue[i] = -1
-    if heads[level] < 0:
-        heads[level] = i
-    else:
-        queue[tails[level]] = i
-    tails[level] = i
-
-
-@compiled
-def _flood(states, queue, places, values, steps):  # type: ignore[no-untyped-def]
-    """One queue a level, linked through `queue`, each in the order of steps; False if steps can't be counted.
-
-    A voxel's state is final when its turn comes, because every neighbour that could better it had its turn before.
-    Offers from outside take their turn before the voxels of the queue that have as many steps.
-    """
-    heads, tails = np.full(256, -1, np.int64), np.full(256, -1, np.int64)
+def _queue_seeds(states, queue, filled):  # type: ignore[no-untyped-def]
     for i in range(states.size):
-        if states[i] != CLOSED and states[i] < DRY:
-            _append(queue, heads, tails, np.int64(states[i] >> LEVEL), i)
-    level, offer = 0, 0
-    while level < 256:
-        i = heads[level]
-        is_offer = offer < places.size and np.int64(values[offer] >> LEVEL) == level
-        if is_offer and (i < 0 or values[offer] >> STEP <= states[i] >> STEP):
-            i = places[offer]
-            offer += 1
-            if not values[offer - 1] < states[i]:
-                continue
-            states[i] = values[offer - 1]
-        elif i >= 0:
-            heads[level] = queue[i]
-        else:
-            level += 1
-            continue
-        state = states[i]
-        if (state >> STEP) & STEPS == MOST_STEPS:
-            return False
-        level_here, further = state >> LEVEL, state + ONE_STEP
-        risen = ONE_STEP | level_here << ORIGIN | state & LABEL
-        for step in steps:
-            j = i + step
-            other = states[j]
-            if other <= state:
-                continue
-            # water that came from lower and stands higher here stands at the voxel's own height
-            is_dry = other >= DRY
-            height = other & HEIGHT if is_dry else other >> LEVEL
-            candidate = height << LEVEL | risen if height > level_here else further
-            if is_dry:
-                _append(queue, heads, tails, np.int64(candidate >> LEVEL), j)
-                states[j] = candidate
-            elif candidate < other:
-                states[j] = candidate
+        if states[i] < DRY:
+            level = states[i] >> LEVEL
+            queue[filled[level]] = i
+            filled[level] += 1
+
+
+@compiled
+def _flood(states, queue, starts, filled, offers, targets, steps):  # type: ignore[no-untyped-def]
+    """Voxels take their turns in the order of their states; False if steps can't be counted.
+
+    At one level there are two queues, both in that order because those who enter them are: voxels as high as the level,
+    and lower ones. The latter stand where the queues of lower levels were. A voxel enters a queue with the first
+    water that comes to it, as later water can't better its level and time, and gets its label at its turn.
+    """
+    offer = 0
+    for level in range(256):
+        even, low, lows = starts[level], 0, 0
+        while True:
+            is_low = low < lows and not (even < filled[level] and states[queue[even]] < states[queue[low]])
+            if is_low:
+                i, ahead = queue[low], queue[min(low + AHEAD, lows - 1)]
+            elif even < filled[level]:
+                i, ahead = queue[even], queue[min(even + AHEAD, filled[level] - 1)]
+            else:
+                i, ahead = -1, -1
+            if offer < offers.size and states[offers[offer]] >> LEVEL == level:
+                state = states[offers[offer]]
+                if i < 0 or state < states[i]:
+                    lows = _flow(states, queue, filled, lows, state, targets[offer])
+                    offer += 1
+                    continue
+            if i < 0:
+                break
+            low, even = low + is_low, even + (not is_low)
+            _fetch(states, ahead, steps)
+            state = _labelled(states, i, steps)
+            if state >> COST & TIME >= MOST_TIME:
+                return False
+            for step in steps:
+                lows = _flow(states, queue, filled, lows, state, i + step)
     return True
+
+
+@compiled
+def _fetch(states, i, steps):  # type: ignore[no-untyped-def]
+    prefetch(states, i)
+    for step in steps:
+        prefetch(states, i + step)
+
+
+@compiled
+def _labelled(states, i, steps):  # type: ignore[no-untyped-def]
+    """A voxel's state with the label of the neighbour to which water came first; a seed has its own."""
+    state = first = states[i]
+    for step in steps:
+        first = min(first, states[i + step])
+    if not state & LABEL:
+        state |= first & LABEL
+        states[i] = state
+    return state
+
+
+@compiled
+def _flow(states, queue, filled, lows, state, j):  # type: ignore[no-untyped-def]
+    """Water flows on to a voxel, which enters a queue if it was dry; how many were in that of lower voxels."""
+    other = states[j]
+    if other < DRY or other == CLOSED:
+        return lows
+    level, height = state >> LEVEL, other >> COST & HEIGHT
+    if height < level:
+        states[j] = (state & ~LABEL) + DOWNHILL
+        queue[lows] = j
+        return lows + 1
+    states[j] = height << LEVEL | level << COST if height > level else (state & ~LABEL) + STEP
+    queue[filled[height]] = j
+    filled[height] += 1
+    return lows
 
 
 @compiled
@@ -348,6 +394,6 @@ def _unpack(states, labels, costs):  # type: ignore[no-untyped-def]
             for x in range(width):
                 state = states[z + 1, y + 1, x + 1]
                 is_wet = state < DRY
-                labels[z, y, x] = state & LABEL if is_wet else CLOSED
+                labels[z, y, x] = state & LABEL if is_wet else 0
                 if costs.size:
-                    costs[z, y, x] = state >> ORIGIN if is_wet else CLOSED
+                    costs[z, y, x] = state >> COST if is_wet else 0

@@ -3,7 +3,7 @@
 import numba
 import numpy as np
 
-from voxloom.kernels import _keeps_code, compiled
+from voxloom.kernels import _keeps_code, compiled, prefetch
 
 
 def _double(values):
@@ -44,6 +44,25 @@ def test_a_kernel_calls_kernels_that_were_never_called_from_python():
     values = np.arange(3)
     _add_ones(values)
     assert values.tolist() == [1, 2, 3]
+
+
+@compiled
+def _sum_of(values, order):
+    total = 0
+    for k in range(order.size):
+        prefetch(values, order[k] + 4)
+        total += values[order[k]]
+    return total
+
+
+def test_fetching_ahead_becomes_an_instruction_and_changes_nothing():
+    values, order = np.arange(50), np.random.default_rng(0).permutation(50)
+    assert _sum_of(values, order) == values.sum()
+    assert values.tolist() == list(range(50))
+    anew = numba.njit(_sum_of._function)  # code that was kept can't be looked into
+    anew(values, order)
+    assert any("llvm.prefetch" in code for code in anew.inspect_llvm().values())
+    assert prefetch(values, 60) is None
 
 
 def test_machine_code_is_kept_until_any_file_with_kernels_changes(tmp_path):

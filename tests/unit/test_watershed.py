@@ -26,6 +26,19 @@ def test_a_basin_without_a_seed_goes_to_the_flood_that_comes_over_the_lower_pass
     assert flood([0, 8, 1, 1, 7, 0], [1, 0, 0, 0, 0, 2]) == [1, 1, 2, 2, 2, 2]
 
 
+def test_a_basin_without_a_seed_goes_whole_to_the_first_flood_over_its_rim():
+    assert flood([0, 7, 7, 1, 1, 1, 1, 7, 0], [1, 0, 0, 0, 0, 0, 0, 0, 2]) == [1, 1, 1, 2, 2, 2, 2, 2, 2]
+
+
+def test_a_basin_longer_than_256_voxels_is_shared_with_a_flood_that_comes_a_step_later():
+    labels = flood([0, 7, 7, *[1] * 300, 7, 0], [1, *[0] * 303, 2])
+    assert labels == [1] * (3 + 22) + [2] * (278 + 2)  # downhill steps on either side: 256 + 22 = 278
+
+
+def test_a_peak_goes_to_the_side_that_water_came_to_first():
+    assert flood([0, 0, 0, 9, 0], [1, 0, 0, 0, 2]) == [1, 1, 1, 2, 2]
+
+
 def test_a_peak_goes_to_the_side_from_which_the_water_rises_most():
     assert flood([3, 9, 1], [1, 0, 2]) == [1, 2, 2]
 
@@ -34,7 +47,7 @@ def test_a_plateau_with_more_steps_than_can_be_counted_is_refused():
     heights = np.zeros((1, 1, 70_000), np.uint8)
     seeds = np.zeros(heights.shape, np.uint32)
     seeds[0, 0, 4_000] = 1
-    with pytest.raises(VolumeError, match="more than 65534 steps at one height"):
+    with pytest.raises(VolumeError, match="more than 65533 steps at one height"):
         watershed(heights, seeds)
     seeds[0, 0, -1] = 1
     assert watershed(heights, seeds).all()
