@@ -281,7 +281,7 @@ def test_a_test_part_without_foreground_is_a_sentence(tmp_path):
 def test_a_truth_that_covers_no_test_slice_is_a_sentence(tmp_path):
     nothing = np.full_like(tubes(), 255)
     nothing[:16] = 0
-    inputs, open_volume = make_run(tmp_path)
+    inputs, open_volume = make_run(tmp_path, models=("best",))
     path = inputs.tasks[0].truths["truth"]["phantom_a"]
     stores = {path: dataclasses.replace(open_volume(path), values=nothing)}
     page = build_report(
