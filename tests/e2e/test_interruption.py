@@ -1,15 +1,17 @@
-"""kill -9 at stage after stage, each time the same command again: the results are those of an uninterrupted run.
+"""kill -9 at stage after stage, a full disk: the same command again ends with the results of an uninterrupted run.
 
 Prediction and segmentation are shared by two jobs in the run that is killed there, and made by one in the other.
 """
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
 
 import pytest
 from checkout import Checkout, digests
+from small_disk import remount, small_disk
 
 STAGES = {  # in their order: what appears in the folder of logs when the stage begins, and the seconds until the kill
     "annotate": 0.5,
@@ -60,6 +62,21 @@ def test_jobs_stop_when_only_snakemake_is_killed(uninterrupted, tmp_path):
     while running_in(checkout.folder):
         assert time.monotonic() < deadline, "a job outlived the workflow that started it"
         time.sleep(0.2)
+
+
+def test_a_full_and_a_read_only_disk_are_told_and_the_same_command_goes_on(uninterrupted, tmp_path):
+    checkout = uninterrupted.copy(tmp_path / "full")
+    checkout.remove("annotations")
+    annotated = "results/annotations/vessels/phantom-a.zarr"
+    with small_disk(checkout.results() / "annotations", size="64k") as disk:
+        assert re.search(
+            r"\[annotate\] error: results/anno.* no space is left.* make room", checkout.run(annotated, fails=True)
+        )
+        remount(disk, "ro")
+        assert re.search(r"\[annotate\] error: results/anno.* mounted read-only", checkout.run(annotated, fails=True))
+        remount(disk, "rw", "size=40m")
+        checkout.run(annotated)
+        assert digests(checkout.results()) == digests(uninterrupted.results())
 
 
 def running_in(folder: Path) -> list[int]:

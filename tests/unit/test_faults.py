@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 import tifffile
 import torch
 import zarr
+from small_disk import remount, small_disk
 
 from voxloom import checkpoint, io
 from voxloom.errors import ConfigError, DiskError, FormatError
@@ -28,24 +28,11 @@ GEOMETRY = Geometry((1.0, 1.0, 1.0))
 NOBODY = 65534
 
 
-def mount(folder, *options):
-    command = ["mount", "-t", "tmpfs", *options, "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk takes root and the right to mount")
-
-
 @pytest.fixture
-def small_disk(tmp_path):
+def disk(tmp_path):
     """A disk of 2 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount(folder, "-o", "size=2m")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def enlarge(disk):
-    subprocess.run(["mount", "-o", "remount,size=40m", str(disk)], check=True)
+    with small_disk(tmp_path / "disk", size="2m") as folder:
+        yield folder
 
 
 @contextlib.contextmanager
@@ -80,23 +67,23 @@ def noise(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".zarr", ".nrrd", ".tif", ".h5", ".mrc", ".nii.gz"])
-def test_a_full_disk_is_told_leaves_nothing_and_writing_again_recovers(small_disk, noise, suffix):
-    target = small_disk / f"a{suffix}"
+def test_a_full_disk_is_told_leaves_nothing_and_writing_again_recovers(disk, noise, suffix):
+    target = disk / f"a{suffix}"
     with pytest.raises(DiskError, match=r"disk/.*a.* can't be written: no space is left.*make room") as caught:
         write_volume(target, noise, slices=16)
     assert isinstance(caught.value, OSError)
-    assert os.listdir(small_disk) == []
-    enlarge(small_disk)
+    assert os.listdir(disk) == []
+    remount(disk, "size=40m")
     write_volume(target, noise, slices=16)
     np.testing.assert_array_equal(read_array(open_source(target)), NOISE)
 
 
-def test_what_fitted_on_a_full_disk_is_not_written_again(small_disk):
+def test_what_fitted_on_a_full_disk_is_not_written_again(disk):
     done = []
 
     def write():
         with io.create_volume(
-            small_disk / "a.zarr", shape=(256, 80, 80), dtype="uint16", geometry=GEOMETRY, kind="image", resume="k"
+            disk / "a.zarr", shape=(256, 80, 80), dtype="uint16", geometry=GEOMETRY, kind="image", resume="k"
         ) as out:
             for z in range(0, 256, 64):
                 box = (slice(z, z + 64), slice(0, 80), slice(0, 80))
@@ -107,19 +94,19 @@ def test_what_fitted_on_a_full_disk_is_not_written_again(small_disk):
 
     with pytest.raises(DiskError, match="no space is left"):
         write()
-    assert not (small_disk / "a.zarr").exists()
+    assert not (disk / "a.zarr").exists()
     failed_at = done.pop()
-    enlarge(small_disk)
+    remount(disk, "size=40m")
     write()
     assert done == [0, 64, 128, 192]
     assert failed_at in (64, 128)
-    volume = io.open_volume(small_disk / "a.zarr")
+    volume = io.open_volume(disk / "a.zarr")
     for z in range(0, 256, 64):
         np.testing.assert_array_equal(volume[z : z + 64], NOISE[:, :80, :80] + np.uint16(z))
 
 
-def test_a_checkpoint_that_does_not_fit_leaves_the_former_one(small_disk):
-    path = small_disk / "c.pt"
+def test_a_checkpoint_that_does_not_fit_leaves_the_former_one(disk):
+    path = disk / "c.pt"
 
     def state(size):
         return checkpoint.TrainState(1, {"weight": torch.ones(size)}, {}, None, 0, 0.0, [])
@@ -130,21 +117,21 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_former_one(small_disk):
     assert len(checkpoint.load_checkpoint(path, key="k").network["weight"]) == 10
 
 
-def test_a_table_or_figure_that_does_not_fit_is_named_and_leaves_nothing(small_disk):
-    (small_disk / "filler").write_bytes(bytes((2 << 20) - (8 << 10)))
+def test_a_table_or_figure_that_does_not_fit_is_named_and_leaves_nothing(disk):
+    (disk / "filler").write_bytes(bytes((2 << 20) - (8 << 10)))
     with pytest.raises(DiskError, match=r"disk/a\.csv can't be written: no space is left"):
-        io.save_table(pd.DataFrame({"number": range(10_000)}), small_disk / "a.csv")
+        io.save_table(pd.DataFrame({"number": range(10_000)}), disk / "a.csv")
     figure = new_figure(4, 3)
     figure.subplots().plot(NOISE[0, 0])
     with pytest.raises(DiskError, match=r"disk/a\.svg can't be written: no space is left"):
-        save_figure(figure, small_disk / "a")
-    assert os.listdir(small_disk) == ["filler"]
+        save_figure(figure, disk / "a")
+    assert os.listdir(disk) == ["filler"]
 
 
-def test_a_job_on_a_full_disk_says_so_once_without_a_traceback(small_disk, capsys):
-    log = small_disk / "logs" / "train.log"
+def test_a_job_on_a_full_disk_says_so_once_without_a_traceback(disk, capsys):
+    log = disk / "logs" / "train.log"
     with pytest.raises(SystemExit) as ended, log_to(log):
-        with open(small_disk / "filler", "wb", buffering=0) as file:
+        with open(disk / "filler", "wb", buffering=0) as file:
             while True:
                 file.write(bytes(1 << 16))
     assert ended.value.code == 1
@@ -154,13 +141,13 @@ def test_a_job_on_a_full_disk_says_so_once_without_a_traceback(small_disk, capsy
     assert "no space is left on the disk" in said
 
 
-def test_a_read_only_disk_is_told_with_the_mend(small_disk, capsys):
-    (small_disk / "results").mkdir()
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+def test_a_read_only_disk_is_told_with_the_mend(disk, capsys):
+    (disk / "results").mkdir()
+    remount(disk, "ro")
     with pytest.raises(DiskError, match=r"a\.bin.* can't be written: its disk is mounted read-only"):
-        with io.atomic_file(small_disk / "results" / "a.bin") as temporary:
+        with io.atomic_file(disk / "results" / "a.bin") as temporary:
             temporary.write_bytes(b"1")
-    with pytest.raises(SystemExit), log_to(small_disk / "results" / "logs" / "train.log"):
+    with pytest.raises(SystemExit), log_to(disk / "results" / "logs" / "train.log"):
         raise AssertionError("must not begin without its log")
     said = capsys.readouterr().err
     assert "mounted read-only" in said
