@@ -5,18 +5,23 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 import voxloom
 from voxloom.io import store
+from voxloom.io.formats import open_source, read_array
+from voxloom.volume import Geometry
 
 REPORT = """
 import json, numpy, scipy.linalg, threadpoolctl, torch
 from voxloom.io import store
+from voxloom.io.formats import open_source, read_array
+from voxloom.volume import Geometry
 numpy.ones((9, 9)) @ numpy.ones((9, 9))
 pools = {pool["internal_api"]: pool["num_threads"] for pool in threadpoolctl.threadpool_info()}
-codecs = store._context()["data_copy_concurrency"].to_json()["limit"]
+codecs = store.shared_context()["data_copy_concurrency"].to_json()["limit"]
 print(json.dumps({"torch": torch.get_num_threads(), "codecs": codecs, **pools}))
 """
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -37,7 +42,23 @@ def test_no_kernel_starts_threads_of_its_own():
     assert not [path.name for path in sources if "prange" in (text := path.read_text()) or "parallel=True" in text]
 
 
+def test_arrays_share_limits_that_outlive_them(tmp_path, monkeypatch):
+    """Limits that are freed with their array crash tensorstore's threads now and then."""
+    monkeypatch.setattr(store.ts, "Context", mock.Mock(side_effect=store.ts.Context))
+    store._kept_context.cache_clear()
+    for name in ("a.zarr", "b.zarr"):
+        geometry = Geometry((1.0, 1.0, 1.0))
+        with store.create_volume(tmp_path / name, shape=(4, 5, 6), dtype="u1", geometry=geometry, kind="image"):
+            pass
+        store.open_volume(tmp_path / name)[:]
+        read_array(open_source(tmp_path / name))
+    assert store.ts.Context.call_count == 1
+    ours = store.shared_context()
+    monkeypatch.setattr(os, "getpid", lambda: -1)  # a fork
+    assert store.shared_context() is not ours
+
+
 @pytest.mark.parametrize(("given", "limit"), [("3", 3), ("", 2), ("0", 2), ("4,2", 2)])
 def test_codecs_take_two_threads_where_nobody_says(monkeypatch, given, limit):
     monkeypatch.setenv("OMP_NUM_THREADS", given)
-    assert store._context()["data_copy_concurrency"].to_json()["limit"] == limit
+    assert store.shared_context()["data_copy_concurrency"].to_json()["limit"] == limit

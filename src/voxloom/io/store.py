@@ -57,12 +57,27 @@ def _share_freed_memory() -> None:
         mallopt(M_ARENA_MAX, 1)
 
 
-def _context() -> ts.Context:
-    """Codecs of an array compute on as many threads as the job has, which Snakemake says as it does to OpenMP."""
+def shared_context() -> ts.Context:
+    """What all arrays of a process share: their codecs compute on as many threads as the job has.
+
+    Snakemake says how many those are as it does to OpenMP.
+
+    Returns
+    -------
+    context : tensorstore.Context
+    """
     _share_freed_memory()
     given = os.environ.get("OMP_NUM_THREADS", "")
-    threads = int(given) if given.isdigit() and int(given) > 0 else 2
-    # one for every array: the threads of one that a fork would inherit are not there
+    return _kept_context(int(given) if given.isdigit() and int(given) > 0 else 2, os.getpid())
+
+
+@functools.cache
+def _kept_context(threads: int, process: int) -> ts.Context:
+    """A context that is never freed, for a process: a fork's own, because the threads of its parent's aren't there.
+
+    tensorstore 0.1.86 may look for work at a context's limits after they were freed, when the machine is busy. With a
+    context for each array that was opened, reports of busy machines crashed now and then, in whatever came next.
+    """
     return ts.Context({"file_io_concurrency": {"limit": 4}, "data_copy_concurrency": {"limit": threads}})
 
 
@@ -491,14 +506,14 @@ def _create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype, compressi
         },
         create=True,
         open=is_left,
-        context=_context(),
+        context=shared_context(),
     ).result()
 
 
 def _open_array(path: Path) -> Any:
     try:
         spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}}
-        return ts.open(spec, open=True, read=True, context=_context()).result()
+        return ts.open(spec, open=True, read=True, context=shared_context()).result()
     except ValueError as error:
         raise FormatError(f"{path} can't be opened as a Zarr v3 array: {error}") from None
 

@@ -215,13 +215,15 @@ def _array(
 ) -> Source:
     import tensorstore as ts
 
+    from voxloom.io.store import shared_context
+
     driver = "zarr" if (node / ".zarray").is_file() else "zarr3"
     try:
         array = ts.open(
             {"driver": driver, "kvstore": {"driver": "file", "path": str(node)}},
             open=True,
             read=True,
-            context=ts.Context({"file_io_concurrency": {"limit": 4}, "data_copy_concurrency": {"limit": 2}}),
+            context=shared_context(),
         ).result()
     except ValueError as error:
         raise FormatError(f"{node} can't be opened as a Zarr array: {_first_line(error)}") from None
