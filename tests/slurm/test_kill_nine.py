@@ -18,14 +18,14 @@ from slurm.jobs import Submitting
 KILLS = int(os.environ.get("VOXLOOM_TEST_KILLS", "10"))
 SEED = int(os.environ.get("VOXLOOM_TEST_SEED", random.SystemRandom().randrange(10**6)))
 RULES = ("annotate", "train", "predict_part", "predict", "evaluate", "segment_part", "report")
-FIRST_OF = {  # what is removed, so that the run comes to the rule soon
-    "annotate": "annotations",
-    "train": "models",
-    "predict_part": "predictions",
-    "predict": "predictions",
-    "evaluate": "evaluation",
-    "segment_part": "segmentations",
-    "report": "report",
+REMOVED = {  # so that the run comes to the rule soon
+    "annotate": ["annotations"],
+    "train": ["models"],
+    "predict_part": ["predictions"],
+    "predict": ["predictions"],
+    "evaluate": ["evaluation"],
+    "segment_part": ["segmentations", "measurements"],  # the report takes only what was measured
+    "report": ["report"],
 }
 
 pytestmark = pytest.mark.usefixtures("long")
@@ -75,7 +75,8 @@ def test_a_rerun_completes_with_the_same_bytes(uninterrupted, cluster, tmp_path,
     kill, rule, seconds = VICTIMS[number % len(VICTIMS)], chance.choice(RULES), chance.uniform(0, 8)
     print(f"VOXLOOM_TEST_SEED={SEED}, {number}: {kill.__name__} {seconds:.1f} s after a job of {rule} began")
     checkout = uninterrupted.copy(tmp_path / "killed")
-    checkout.remove(FIRST_OF[rule])
+    for folder in REMOVED[rule]:
+        checkout.remove(folder)
     submitting = Submitting(checkout, cluster)
     process = submitting.start()
     cluster.wait_until(
@@ -83,6 +84,7 @@ def test_a_rerun_completes_with_the_same_bytes(uninterrupted, cluster, tmp_path,
         f"a job of {rule}",
         seconds=1800,
     )
+    assert submitting.submitted(rule), f"no job of {rule} was needed"
     time.sleep(seconds)
     mending = kill(submitting, process, chance)
     process.wait()  # it may complete by itself, with the job submitted again
