@@ -54,7 +54,8 @@ class ConstantTiles:
             self.hits += 1
             self._known.move_to_end(key)
             return self._known[key]
-        return self._remember(key, forward(batch))
+        # a copy: what the network returned lies between its other numbers (see `tile_memory`)
+        return self._remember(key, forward(batch).clone())
 
     def _remember(self, key: Key, probability: Tensor) -> Tensor:
         self._known[key] = probability

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,8 @@ from voxloom.labelled import Shape, read_reflected, reflected
 from voxloom.occupancy import is_occupied
 from voxloom.slice_scaling import scale_image
 from voxloom.symmetries import Transform, tile_symmetries
-from voxloom.tiles import Tile, axis_tiles, fixed_tiles, spread, spread_tiles
+from voxloom.tile_memory import TileMemory
+from voxloom.tiles import Tile, axis_tiles, each_shape_first, fixed_tiles, spread, spread_tiles
 
 # the largest tile (2-D, 3-D): on a CPU small ones stay in its cache; on a GPU large ones keep it busy
 TILE_EDGES = {"cpu": (640, 160), "mps": (1024, 192), "cuda": (2048, 320)}
@@ -84,6 +86,8 @@ class Predictor:
         What it made of tiles of one value.
     averaged : tuple of int, optional
         Edges (Z, Y, X) of tiles that overlap, over which the mean is taken, instead of tiles with a halo.
+    memory : TileMemory, optional
+        Where the network's numbers lie, if they are to lie elsewhere than where the C library puts them.
     """
 
     network: nn.Module
@@ -95,6 +99,7 @@ class Predictor:
     halo: Shape
     constant: ConstantTiles = field(compare=False)
     averaged: Shape | None = None
+    memory: TileMemory | None = field(default=None, compare=False)
 
     @property
     def is_exact(self) -> bool:
@@ -176,16 +181,26 @@ class Predictor:
         occupied: NDArray[np.bool_] | None,
     ) -> None:
         """Predict a box tile by tile; what averaged tiles give is added."""
-        for tiles in itertools.product(*self._tiles(image.shape, start, stop)):
+        boxes = itertools.product(*self._tiles(image.shape, start, stop))
+        for tiles in boxes if self.memory is None else each_shape_first(boxes):
             reads, cores = [tile.read for tile in tiles], [tile.core for tile in tiles]
             if len(tiles) == 2:
                 self._slices_of_tile(image, (start[0], stop[0]), reads, cores, start, result, occupied)
-                continue
-            if not _holds_something(occupied, cores, start, result):
-                continue
-            box = self.normalisation.apply(read_box(image, reads))
-            probability = self.constant.predict(torch.from_numpy(box)[None, None], self.forward)[0]
-            _put(probability, reads, cores, start, result, adds=self.averaged is not None)
+            elif _holds_something(occupied, cores, start, result):
+                self._volume_of_tile(image, reads, cores, start, result)
+
+    def _volume_of_tile(
+        self,
+        image: Readable,
+        reads: list[tuple[int, int]],
+        cores: list[tuple[int, int]],
+        start: Sequence[int],
+        result: NDArray[Any],
+    ) -> None:
+        """One tile of a 3-D network; nothing of it is held when the next one begins."""
+        box = self.normalisation.apply(read_box(image, reads))
+        probability = self.constant.predict(torch.from_numpy(box)[None, None], self.forward)[0]
+        _put(probability, reads, cores, start, result, adds=self.averaged is not None)
 
     def largest_batch(self, shape: Sequence[int], start: Sequence[int], stop: Sequence[int]) -> tuple[int, ...]:
         """What predicting a box takes at a time.
@@ -307,7 +322,16 @@ class Predictor:
         probability : Tensor of float32, shape (N, [Z,] Y, X)
             On the CPU.
         """
-        batch = batch.to(self.device)
+        place = contextlib.nullcontext() if self.memory is None else self.memory.of_forward_pass(batch.shape)
+        with place:
+            mean = self._mean_over_transforms(batch.to(self.device))
+        if not math.isfinite(mean.sum()):
+            raise ModelError(
+                "the network's output is not finite: its training diverged; train again with a lower learning rate"
+            )
+        return mean
+
+    def _mean_over_transforms(self, batch: Tensor) -> Tensor:
         memory_format = devices.memory_format(batch.ndim - 2)
         total: Tensor | None = None
         with torch.inference_mode(), devices.arithmetic(self.device, self.dtype):
@@ -316,12 +340,7 @@ class Predictor:
                 probability = transform.undo(logits.float().sigmoid_())
                 total = probability if total is None else total.add_(probability)
             assert total is not None
-            mean = total.div_(len(self.transforms))[:, 0].cpu()
-        if not math.isfinite(mean.sum()):
-            raise ModelError(
-                "the network's output is not finite: its training diverged; train again with a lower learning rate"
-            )
-        return mean
+            return total.div_(len(self.transforms))[:, 0].cpu()
 
     def _voxels_at_once(self) -> float:
         budget = self.memory_mib * 2**20

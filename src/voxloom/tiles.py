@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -155,6 +156,33 @@ def spread_tiles(start: int, stop: int, size: int, *, edge: int, factor: int) ->
     edge, begins = spread(size, edge=edge, factor=factor)
     inside = [low for low in begins if low < stop and low + edge > start]
     return [Tile((max(low, start), min(low + edge, stop)), (low, low + edge)) for low in inside]
+
+
+def each_shape_first(boxes: Iterable[tuple[Tile, ...]]) -> list[tuple[Tile, ...]]:
+    """The same tiles, beginning with one of every shape; otherwise in their order.
+
+    Parameters
+    ----------
+    boxes : iterable of tuple of Tile
+        One along every axis.
+
+    Returns
+    -------
+    boxes : list of tuple of Tile
+        See `tile_memory.TileMemory` for what that is good for.
+
+    Examples
+    --------
+    >>> tiles = [Tile((0, 8), (0, 12)), Tile((8, 16), (0, 12)), Tile((16, 24), (8, 24))]
+    >>> [tile.core for (tile,) in each_shape_first((tile,) for tile in tiles)]
+    [(0, 8), (16, 24), (8, 16)]
+    """
+    first: dict[tuple[int, ...], tuple[Tile, ...]] = {}
+    later = []
+    for box in boxes:
+        if first.setdefault(tuple(tile.read[1] - tile.read[0] for tile in box), box) is not box:
+            later.append(box)
+    return [*first.values(), *later]
 
 
 def _tile(kept: tuple[int, int], seen_from: tuple[int, int], *, end: int, halo: int, factor: int) -> Tile:
