@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import ctypes
 import logging
 import os
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from voxloom import heap
 from voxloom.errors import ModelError
 
 LOGGER = logging.getLogger("voxloom")
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
-M_MMAP_THRESHOLD = -3  # of malloc.h
 RETURNED_BYTES = 2**20
 
 
@@ -190,9 +188,7 @@ def return_freed_memory() -> None:
     tensor: call this before. Elsewhere nothing changes.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, RETURNED_BYTES)
+    heap.set_option(heap.M_MMAP_THRESHOLD, RETURNED_BYTES)
 
 
 @contextlib.contextmanager

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import sys
 from collections.abc import Iterator, Sequence
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of malloc.h
+from voxloom import heap
+
 LARGE_BYTES = 2**20
 MOST_PIECES, KEPT_BYTES = 65536, 2**25
 """What glibc begins with, and where it arrives by itself in a process that freed large arrays."""
@@ -37,16 +36,17 @@ class TileMemory:
         shape : sequence of int
             Of the batch.
         """
-        _set(M_MMAP_THRESHOLD, LARGE_BYTES)
-        _set(M_TRIM_THRESHOLD, 2**31 - 1)  # what a tile leaves is the next one's, however much it is
+        heap.set_option(heap.M_MMAP_THRESHOLD, LARGE_BYTES)
+        heap.set_option(heap.M_TRIM_THRESHOLD, 2**31 - 1)  # what a tile leaves is the next one's, however much it is
         if tuple(shape) in self._known:
-            _set(M_MMAP_MAX, 0)
+            heap.set_option(heap.M_MMAP_MAX, 0)
         else:
-            give_back()
+            heap.give_back()
         try:
             yield
         finally:
-            _set(M_MMAP_MAX, MOST_PIECES)  # images and results live longer than a tile: not among its pieces
+            # images and results live longer than a tile: not among its pieces
+            heap.set_option(heap.M_MMAP_MAX, MOST_PIECES)
         self._known.add(tuple(shape))
 
 
@@ -56,25 +56,6 @@ def returned_afterwards() -> Iterator[None]:
     try:
         yield
     finally:
-        _set(M_MMAP_THRESHOLD, KEPT_BYTES)
-        _set(M_TRIM_THRESHOLD, 2 * KEPT_BYTES)
-        give_back()
-
-
-def give_back() -> None:
-    """Return to the system what is free."""
-    library = _glibc()
-    if library is not None:
-        library.malloc_trim(0)
-
-
-def _set(parameter: int, value: int) -> None:
-    library = _glibc()
-    if library is not None:
-        library.mallopt(parameter, value)
-
-
-def _glibc() -> ctypes.CDLL | None:
-    """The C library, where it is glibc."""
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
-    return library if library is not None and hasattr(library, "malloc_trim") else None
+        heap.set_option(heap.M_MMAP_THRESHOLD, KEPT_BYTES)
+        heap.set_option(heap.M_TRIM_THRESHOLD, 2 * KEPT_BYTES)
+        heap.give_back()

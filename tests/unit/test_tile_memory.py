@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from unit.test_inference import image, settings, trained_network
 
-from voxloom import inference, predictor, tile_memory
+from voxloom import heap, inference, predictor, tile_memory
 
 MIB = 2**20
 SHAPES = list(itertools.product((60, 56), repeat=3))
@@ -18,14 +18,14 @@ SHAPES = list(itertools.product((60, 56), repeat=3))
 # what a network does: large pieces come and go, and the first pass over a shape leaves a small one between them
 PASSES = """
 import contextlib, ctypes, json, sys
-from voxloom import tile_memory
+from voxloom import heap, tile_memory
 
 c = ctypes.CDLL(None)
 c.malloc.restype, c.malloc.argtypes, c.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
 names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
 c.mallinfo2.restype = type("Counts", (ctypes.Structure,), {"_fields_": [(n, ctypes.c_size_t) for n in names.split()]})
-tile_memory._set(tile_memory.M_MMAP_THRESHOLD, tile_memory.KEPT_BYTES)  # as in a process that freed large arrays
-tile_memory._set(tile_memory.M_TRIM_THRESHOLD, 2 * tile_memory.KEPT_BYTES)
+heap.set_option(heap.M_MMAP_THRESHOLD, tile_memory.KEPT_BYTES)  # as in a process that freed large arrays
+heap.set_option(heap.M_TRIM_THRESHOLD, 2 * tile_memory.KEPT_BYTES)
 memory, known, taken = tile_memory.TileMemory() if sys.argv[1] == "ours" else None, set(), []
 
 
@@ -82,16 +82,16 @@ def test_memory_doesn_t_grow_with_the_shapes():
 
 def test_the_first_pass_over_a_shape_has_memory_of_its_own(monkeypatch):
     said = []
-    monkeypatch.setattr(tile_memory, "_set", lambda *pair: said.append(pair))
-    monkeypatch.setattr(tile_memory, "give_back", lambda: said.append("back"))
+    monkeypatch.setattr(heap, "set_option", lambda *pair: said.append(pair))
+    monkeypatch.setattr(heap, "give_back", lambda: said.append("back"))
     memory = tile_memory.TileMemory()
 
     def within(shape):
         said.clear()
         with memory.of_forward_pass(shape):
             inside = list(said)
-        assert said[-1] == (tile_memory.M_MMAP_MAX, tile_memory.MOST_PIECES)
-        return "own" if "back" in inside else dict(inside)[tile_memory.M_MMAP_MAX]
+        assert said[-1] == (heap.M_MMAP_MAX, tile_memory.MOST_PIECES)
+        return "own" if "back" in inside else dict(inside)[heap.M_MMAP_MAX]
 
     assert [within(shape) for shape in ((1, 4), (1, 8), (1, 4), (1, 4), (2, 4), (1, 8))] == [
         "own",

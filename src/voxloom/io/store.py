@@ -8,11 +8,9 @@ source's header) stands beside it under "voxloom".
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ import numpy as np
 import tensorstore as ts
 from numpy.typing import DTypeLike, NDArray
 
+from voxloom import heap
 from voxloom.errors import FormatError, VolumeError
 from voxloom.io.files import WORK, atomic_directory
 from voxloom.io.resume import Journal, Kept, is_resumable
@@ -30,7 +29,6 @@ from voxloom.volume import Geometry, Quantisation, Vector
 
 METADATA = "zarr.json"
 CHUNK = 64
-M_ARENA_MAX = -8  # of malloc.h
 SHARD = (64, 512, 512)  # 64 slices deep, so that a slab of slices fills whole shards; 16 MiB of uint8
 KINDS = {
     "image": "mean",
@@ -52,9 +50,7 @@ def _share_freed_memory() -> None:
     The C library of Linux keeps a heap for every thread. Shards are coded on several, whose heaps grow by turns: a
     stored volume of labels then takes several times the memory that is in use. Elsewhere nothing changes.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(M_ARENA_MAX, 1)
+    heap.set_option(heap.M_ARENA_MAX, 1)
 
 
 def shared_context() -> ts.Context:

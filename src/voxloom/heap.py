@@ -1,0 +1,37 @@
+"""The heap of Linux's C library (glibc), what it does with freed memory; with another library nothing changes."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8  # of malloc.h
+
+
+def set_option(option: int, value: int) -> None:
+    """Change how memory is given out and taken back, from here on in this process.
+
+    Parameters
+    ----------
+    option : int
+        One of the ``M_`` numbers of this module; see ``man mallopt``.
+    value : int
+    """
+    library = _glibc()
+    if library is not None:
+        library.mallopt(option, value)
+
+
+def give_back() -> None:
+    """Return to the system what is free."""
+    library = _glibc()
+    if library is not None:
+        library.malloc_trim(0)
+
+
+@functools.cache
+def _glibc() -> ctypes.CDLL | None:
+    """The C library, where it is glibc."""
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return library if library is not None and hasattr(library, "malloc_trim") else None
