@@ -121,8 +121,8 @@ def prefetch(values: NDArray[Any], at: int) -> None:
 @functools.cache
 def _explain_prefetch() -> None:
     """What `prefetch` is in machine code: LLVM's instruction of that name."""
-    from llvmlite import ir
     from numba import types
+    from numba.core.cgutils import ir  # llvmlite's, of the version that numba was built for
     from numba.extending import intrinsic, overload
 
     number = ir.IntType(32)
