@@ -1,4 +1,4 @@
-"""Where a network's numbers lie on a CPU: tiles of several shapes take no more memory than the largest of them."""
+"""Where a network's numbers lie on a CPU: tiles of several shapes take little more memory than the largest."""
 
 from __future__ import annotations
 
