@@ -113,7 +113,7 @@ def augment(
         annotated.
     """
     draws = draw(NAMES, probabilities=settings, samples=len(image), first=first, generator=generator)
-    if any(draws.chosen(name) for name in (*MOVES, MISALIGNED)):
+    if any(settings[name] > 0 for name in (*MOVES, MISALIGNED)):
         labels = torch.cat([mask, (~ignore).to(mask.dtype)], dim=1)
         image, labels = augment_space.moved(image, labels, draws=draws, settings=settings, spacing_um=spacing_um)
         image, labels = augment_sections.misaligned(image, labels, draws=draws)

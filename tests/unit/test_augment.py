@@ -410,5 +410,29 @@ def test_a_sample_is_changed_alike_alone_and_in_its_batch(dimensions):
             torch.testing.assert_close(one, other[part], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sample_alone_is_changed_as_in_its_batch(name):
+    """Whether a move happens to one sample isn't asked of its neighbours: one batch of 4 is 4 batches of one."""
+    image, mask, ignore = checkerboard(2, channels=3, samples=4)
+    for seed in range(8):
+        whole = run(image, mask, ignore, seed, **{name: 0.5})
+        for k in range(4):
+            alone = run(*(tensor[k : k + 1] for tensor in (image, mask, ignore)), seed, first=k, **{name: 0.5})
+            for one, other in zip(alone, whole, strict=True):
+                torch.testing.assert_close(one, other[k : k + 1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("axis", [-2, -1])
+def test_a_flip_happens_along_each_axis_as_often_as_it_says(axis):
+    image = torch.arange(64.0).reshape(1, 1, 8, 8)
+    corner = {-2: (0, 0, -1, 0), -1: (0, 0, 0, -1)}[axis]
+    flipped = 0
+    for seed in range(200):
+        changed, _, _ = run(image, torch.zeros_like(image), torch.zeros_like(image, dtype=torch.bool), seed, flip=0.5)
+        low, high = sorted((float(changed[0, 0, 0, 0]), float(changed[corner])))
+        flipped += float(changed[0, 0, 0, 0]) == high and low != high
+    assert 70 <= flipped <= 130  # 100 are expected; a share of a quarter would be 50
+
+
 def test_every_move_is_known_to_labels():
     assert set(MOVES) | {MISALIGNED} | set(CHANGES) == set(NAMES)
