@@ -386,3 +386,19 @@ def labelled_volumes(
                 )
             chosen.setdefault(box.volume, []).append(box)
     return [LabelledVolume(name, volumes[name], chosen[name]) for name in sorted(chosen)]
+
+
+def holds_slices(volumes: Sequence[LabelledVolume], patch: Sequence[int]) -> bool:
+    """Whether a patch is at least as high and wide as every slice.
+
+    Parameters
+    ----------
+    volumes : sequence of LabelledVolume
+    patch : sequence of int
+        (Z, Y, X).
+
+    Returns
+    -------
+    holds : bool
+    """
+    return all(size <= edge for volume in volumes for size, edge in zip(volume.shape[1:], patch[1:], strict=True))

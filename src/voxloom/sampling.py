@@ -16,7 +16,7 @@ from torch import Tensor
 
 from voxloom import networks, sampling_scan
 from voxloom.errors import SplitError
-from voxloom.labelled import PartBox, Shape, TrainingVolume, labelled_volumes, reflected
+from voxloom.labelled import PartBox, Shape, TrainingVolume, holds_slices, labelled_volumes, reflected
 from voxloom.sampling_check import check_input
 from voxloom.sampling_scan import Cell
 from voxloom.slice_scaling import scale_codes, scale_image
@@ -135,10 +135,7 @@ class Sampler:
         self.factor = networks.size_factor(settings["network"])
         self.patch: Shape = tuple(settings["input"]["patch_voxels"])
         self.whole_slices = self.dimensions == 2 and (
-            settings["input"]["size"] is not None
-            or all(
-                size <= edge for part in self.parts for size, edge in zip(part.shape[1:], self.patch[1:], strict=True)
-            )
+            settings["input"]["size"] is not None or holds_slices(self.parts, self.patch)
         )
         self._hold(memory_mib)
         self.scan = sampling_scan.scan(self.parts, settings)

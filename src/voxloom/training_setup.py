@@ -211,7 +211,7 @@ def set_up(
         If a volume can't be learnt from.
     """
     loss = losses.chosen(settings["loss"], target="mask")
-    data_check.refuse_unusable(volumes, boxes)
+    data_check.refuse_unusable(volumes, boxes, settings)
     sampler = Sampler(volumes, boxes=boxes, settings=settings, seed=seed, memory_mib=HELD_SHARE * memory_mib)
     sampling_check.refuse_reads_across_the_gap(sampler.parts, settings, whole_slices=sampler.whole_slices)
     check_augment(settings["augment"], network=settings["network"], spacing_um=sampler.sample_spacing_um)
@@ -258,12 +258,13 @@ def _spacing(volumes: Mapping[str, TrainingVolume], sampler: Sampler) -> tuple[f
 
 
 def _check_validation(validation: Validation, settings: Mapping[str, Any]) -> None:
-    if validation.foreground_voxels:
+    if 0 < validation.foreground_voxels < validation.annotated_voxels:
         return
-    found = f"the validation boxes hold {validation.annotated_voxels} annotated voxels and no foreground"
+    lacking = "foreground" if validation.foreground_voxels == 0 else "background"
+    found = f"the validation boxes hold {validation.annotated_voxels} annotated voxels and no {lacking}"
     if training_state.keeps_best(settings):
         raise ModelError(
             f"keep: best and early_stopping_epochs choose the epoch with the best validation score, but {found}; set "
             "early_stopping_epochs to null and keep to last, or give the split a larger validation_fraction"
         )
-    LOGGER.warning("%s: average precision, F1 and IoU stay empty in the training log", found)
+    LOGGER.warning("%s: average precision, F1 and IoU in the training log say nothing", found)
