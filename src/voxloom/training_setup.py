@@ -91,6 +91,7 @@ class Setup:
         if not self.settings["compile"]:
             return self.parallel
         (image, _, _), _ = self.batches.whole(0, 0)
+        networks.draw_dropout(self.learner.network, samples=len(image), generator=torch.Generator())  # the trial's own
         return devices.compiled(self.learner.network, self.parallel, image, self.dtype)
 
     def begin_to_learn(self) -> None:

@@ -316,6 +316,18 @@ def test_compiled_training_says_so_when_it_cannot(monkeypatch, caplog):
     assert "torch.compile failed, training goes on without it: no C++ compiler" in caplog.text
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_a_network_is_compiled_and_learns_the_same(dropout, monkeypatch, caplog):
+    """By a compiler that changes nothing, which is also asked to compile a copy first."""
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or network)
+    network = {**settings()["network"], "dropout": dropout}
+    one, other = (run(epochs=1, network=network, compile=is_asked) for is_asked in (True, False))
+    assert len(compiled) == 2
+    assert "torch.compile failed" not in caplog.text
+    assert equal(weights(one), weights(other))
+
+
 def scripted_scores(monkeypatch, precisions):
     scores = iter(precisions)
 
