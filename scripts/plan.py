@@ -18,6 +18,7 @@ with log_to(snakemake.log[0]):
         device=snakemake.resources.device,
         threads=snakemake.threads,
         memory_mib=snakemake.resources.block_mib,
+        processes=snakemake.resources.processes,
     )
     with io.atomic_file(snakemake.output.plan) as temporary:
         plan_file.write_plan(temporary, planned)

@@ -113,7 +113,15 @@ def plan_model(
     given = settings[GIVEN]
     minutes = given.get("max_minutes") or MINUTES[machine.device]
     dimensions, slices, why = _dimensions(fingerprint, room)
-    base = {**settings["network"], "name": "unet", "dimensions": dimensions, "slices": slices, "slice_step": 1}
+    norm = "batch" if machine.has_joint_statistics else "instance"
+    base = {
+        **settings["network"],
+        "name": "unet",
+        "dimensions": dimensions,
+        "slices": slices,
+        "slice_step": 1,
+        "norm": norm,
+    }
     fit = _fit(fingerprint, base, given=given, machine=machine, minutes=minutes, room=room)
     epochs, samples = _epochs(fingerprint, fit, given=given, machine=machine, minutes=minutes)
     choices = [
@@ -131,6 +139,7 @@ def plan_model(
             "device": machine.device,
             "precision": machine.precision,
             "threads": machine.threads,
+            "processes": machine.processes,
             "assumed_gflops": machine.gflops,
             "memory_of_a_step_mib": round(machine.memory_mib),
         },
@@ -343,7 +352,13 @@ def _network_choices(fingerprint: Fingerprint, fit: _Fit, *, minutes: float, mac
     yield Choice("network.strides", network["strides"], rule)
     yield Choice("network.kernels", network["kernels"], f"{rule}, and isn't looked along until then")
     yield Choice("network.convolutions", network["convolutions"], "two a level; more time goes into channels instead")
-    yield Choice("network.norm", "batch", f"a step has {fit.voxels} voxels, enough for statistics of a batch")
+    yield Choice(
+        "network.norm",
+        network["norm"],
+        f"a step has {fit.voxels} voxels, enough for statistics of a batch"
+        if machine.has_joint_statistics
+        else f"{machine.processes} processes on a {machine.device} can't take the statistics of a batch together",
+    )
     yield Choice("network.dropout", 0.0, "augmentation and early stopping keep it from learning by heart")
     yield Choice("network.residual", False, f"{levels} levels learn without shortcuts")
     yield Choice("network.deep_supervision", False, "a network this small doesn't need to be taught level by level")
@@ -469,6 +484,7 @@ def plan_task(
     device: str,
     threads: int,
     memory_mib: float,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Plan the models of a task that wait for a plan.
 
@@ -485,6 +501,8 @@ def plan_task(
     threads : int
     memory_mib : float
         Beside the interpreter and its libraries.
+    processes : int
+        That train one network together.
 
     Returns
     -------
@@ -495,7 +513,11 @@ def plan_task(
     for name, settings in models.items():
         # half of the memory keeps training boxes, as in training
         given = machine(
-            device=device, precision=settings["precision"], threads=threads, memory_mib=STEP_MEMORY * memory_mib
+            device=device,
+            precision=settings["precision"],
+            threads=threads,
+            memory_mib=STEP_MEMORY * memory_mib,
+            processes=processes,
         )
         planned[name] = plan_model(fingerprints[name], settings=settings, machine=given, room=Room.of(split))
     return {"task": task, "models": planned}

@@ -35,12 +35,20 @@ class Machine:
     threads : int
     memory_mib : float
         For training, beside the interpreter and its libraries.
+    processes : int
+        That train one network together; threads and memory are those of all of them.
     """
 
     device: str
     precision: str
     threads: int
     memory_mib: float
+    processes: int = 1
+
+    @property
+    def has_joint_statistics(self) -> bool:
+        """Whether a batch's statistics can be taken over all processes, which PyTorch does on GPUs only."""
+        return self.processes == 1 or self.device == "cuda"
 
     @property
     def gflops(self) -> float:
@@ -48,7 +56,7 @@ class Machine:
         return GFLOPS.get(self.device, GFLOPS_PER_THREAD[self.precision] * self.threads)
 
 
-def machine(*, device: str, precision: str, threads: int, memory_mib: float) -> Machine:
+def machine(*, device: str, precision: str, threads: int, memory_mib: float, processes: int = 1) -> Machine:
     """The machine that this runs on.
 
     Parameters
@@ -59,6 +67,7 @@ def machine(*, device: str, precision: str, threads: int, memory_mib: float) -> 
         As a model's ``precision``.
     threads : int
     memory_mib : float
+    processes : int
 
     Returns
     -------
@@ -66,7 +75,7 @@ def machine(*, device: str, precision: str, threads: int, memory_mib: float) -> 
     """
     where = devices.choose_device(device)
     dtype = devices.choose_precision(precision, where)
-    return Machine(where.type, str(dtype).removeprefix("torch."), threads, float(memory_mib))
+    return Machine(where.type, str(dtype).removeprefix("torch."), threads, float(memory_mib), processes)
 
 
 STEP_SHARE = 0.85

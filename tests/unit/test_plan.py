@@ -97,6 +97,14 @@ def test_an_axis_of_long_voxels_waits_until_the_others_are_as_coarse():
     assert network["kernels"][:2] == [[1, 3, 3], [3, 3, 3]]
 
 
+@pytest.mark.parametrize(("device", "norm"), [("cpu", "instance"), ("cuda", "batch")])
+def test_processes_that_cannot_share_statistics_of_a_batch_need_none(device, norm):
+    machine = replace(CPU, device=device, memory_mib=8000.0, processes=2)
+    settings, plan = planned(machine=machine)
+    assert settings["network"]["norm"] == norm
+    assert plan["machine"]["processes"] == 2
+
+
 def test_more_time_gives_a_wider_network():
     slow, fast = (planned(machine=replace(CPU, threads=threads))[0] for threads in (1, 16))
     assert slow["network"]["widths"][0] < fast["network"]["widths"][0]

@@ -16,6 +16,7 @@ rule plan:
         mem_mb=memory_mib,
         block_mib=block_mib,
         device=CONFIG["resources"]["device"],
+        processes=CONFIG["resources"]["processes"],
     params:
         models=auto_models,
         split=setting("{task}/split", within=TASKS),
