@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from voxloom.errors import ConfigError, VoxloomError
 from voxloom.io.formats import open_source
@@ -28,6 +29,8 @@ FEWEST_SLICES = 16
 """Slices from which a volume is split along Z; a flatter one is split along Y."""
 
 FIRST_MINUTES = 5
+SLAB = 16
+"""Slices that are read at once."""
 
 
 @dataclass(frozen=True)
@@ -243,16 +246,44 @@ def _volumes_table(found: Sequence[Found], into: Path, voxel_size_um: Sequence[f
     return "\n".join(lines) + "\n"
 
 
+@dataclass(frozen=True)
+class _Labels:
+    """What a label file holds."""
+
+    volume: Found
+    values: tuple[int, ...]
+    slices: int  # from the first to the last with labels
+    rows: int
+
+
+def _labels(volume: Found) -> _Labels:
+    assert volume.label is not None
+    values: set[int] = set()
+    *_, depth, height, _ = volume.label.require_shape()
+    slices, rows = np.zeros(depth, dtype=bool), np.zeros(height, dtype=bool)
+    for (*_, z, y, _), part in volume.label.read_blocks(SLAB):
+        values |= {int(value) for value in np.unique(part)}
+        is_labelled: NDArray[np.bool_] = (part.reshape(-1, *part.shape[-3:]) != 0).any(axis=0)
+        slices[z] |= is_labelled.any(axis=(1, 2))
+        rows[y] |= is_labelled.any(axis=(0, 2))
+    return _Labels(volume, tuple(sorted(values)), _extent(slices), _extent(rows))
+
+
+def _extent(marked: NDArray[np.bool_]) -> int:
+    places = np.flatnonzero(marked)
+    return int(places[-1] - places[0]) + 1 if len(places) else len(marked)
+
+
 def _task_file(found: Sequence[Found], task: str, voxel_size_um: Sequence[float] | None) -> str:
-    labelled = [volume for volume in found if volume.label is not None]
+    labelled = [_labels(volume) for volume in found if volume.label is not None]
     return f"""\
 # Written by voxloom init for {len(found)} volume(s), {len(labelled)} of them with labels. Every key: config/README.md.
 seed: 17
 
 annotate:
-{_annotate(found, labelled)}
+{_annotate(labelled)}
 split:
-{_split(labelled or found, voxel_size_um)}
+{_split(found, labelled, voxel_size_um)}
 models:
   auto:
     description: Planned from the annotation and the machine.
@@ -261,43 +292,41 @@ models:
 """
 
 
-def _annotate(found: Sequence[Found], labelled: Sequence[Found]) -> str:
+def _annotate(labelled: Sequence[_Labels]) -> str:
     if not labelled:
         return """\
   recipe: # no label file was found (name_labels.nrrd, name.seg.nrrd, labels/name.tif), so bright voxels are taken
     - threshold: {above: otsu} # below: otsu where dark voxels are meant; look at results/annotations/*/*.png
 """
-    values, text = _values(labelled[0]), "  recipe: # of volumes without a label file: nothing of them is annotated\n"
+    values, text = labelled[0].values, "  recipe: # of volumes without a label file: nothing of them is annotated\n"
     text += "    - threshold: {above: otsu}\n    - ignore: {z_um: [0, 1.0e+9]}\n  files:\n"
     shown = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
     ignored = "[255]" if 255 in values and len(set(values) - {0, 255}) else "[]"
     why = "255 is 'not annotated'" if ignored == "[255]" else "every voxel is annotated"
-    text += f"    annotation: # values of {Path(labelled[0].label.path).name}: {shown}\n"  # type: ignore[union-attr]
+    text += f"    annotation: # values of {Path(labelled[0].volume.label.path).name}: {shown}\n"  # type: ignore[union-attr]
     text += "      labels: any # all but 0; or a list of the values that are meant\n"
     text += f"      ignore_labels: {ignored} # {why}\n"
     return text + "      empty_slices: ignore # a slice without any label is taken for one that nobody looked at\n"
 
 
-def _values(volume: Found) -> list[int]:
-    assert volume.label is not None
-    values: set[int] = set()
-    for part in volume.label.read_values():
-        values |= {int(value) for value in np.unique(part)}
-    return sorted(values)
-
-
-def _split(found: Sequence[Found], voxel_size_um: Sequence[float] | None) -> str:
-    smallest = min(found, key=lambda volume: volume.image.require_shape()[-3])
-    depth, height, _ = smallest.image.require_shape()[-3:]
+def _split(found: Sequence[Found], labelled: Sequence[_Labels], voxel_size_um: Sequence[float] | None) -> str:
+    """Blocks of what is labelled: where labels are few, most blocks of the whole volume would have none."""
+    if labelled:
+        least = min(labelled, key=lambda labels: labels.slices)
+        smallest, depth, height = least.volume, least.slices, least.rows
+    else:
+        smallest = min(found, key=lambda volume: volume.image.require_shape()[-3])
+        depth, height, _ = smallest.image.require_shape()[-3:]
     z_um, y_um, _ = _spacing(smallest, voxel_size_um)
+    with_labels = " with labels" if labelled else ""
     if depth >= FEWEST_SLICES:
         slices = max(2, depth // BLOCKS)
-        block, reason = f"[{_um(slices * z_um)}, null, null]", f"{slices} of {depth} slices stay together"
+        block, reason = f"[{_um(slices * z_um)}, null, null]", f"{slices} of {depth} slices{with_labels} stay together"
     else:
         rows = max(8, height // 3)
         block, reason = (
             f"[null, {_um(rows * y_um)}, null]",
-            f"few slices ({depth}), so each is cut, {rows} rows together",
+            f"few slices{with_labels} ({depth}), so each is cut, {rows} rows together",
         )
     return f"""\
   block_um: {block} # {reason}; (Z, Y, X), null is the whole axis

@@ -81,6 +81,24 @@ def test_a_split_has_blocks_to_choose_from(tmp_path):
     assert split["gap_um"] == 2
 
 
+@pytest.mark.parametrize(
+    ("slices", "rows", "block_um"),
+    [
+        ((40, 72), (0, 24), [2 * 4, None, None]),  # 32 of 200 slices have labels: 4 of them a block
+        ((40, 45), (0, 24), [None, 8, None]),  # too few slices to cut between them
+    ],
+)
+def test_blocks_are_of_what_is_labelled(tmp_path, slices, rows, block_um):
+    labels = np.zeros((200, 24, 20), np.uint8)
+    labels[slice(*slices), slice(*rows), 3:9] = 1
+    nrrd(tmp_path / "scans" / "one.nrrd", np.full(labels.shape, 100))
+    nrrd(tmp_path / "scans" / "one_labels.nrrd", labels)
+    starter.write_configuration(tmp_path / "scans", task="t", into=tmp_path)
+    split = config.read_yaml(tmp_path / "config" / "tasks" / "t.yaml")["split"]
+    for found, expected in zip(split["block_um"], block_um, strict=True):
+        assert found == (expected if expected is None else pytest.approx(expected, rel=1e-4))
+
+
 def test_nothing_is_overwritten(tmp_path):
     nrrd(tmp_path / "scans" / "one.nrrd", volume())
     (tmp_path / "config").mkdir()
