@@ -29,6 +29,7 @@ from voxloom.tiles import Tile, axis_tiles, each_shape_first, fixed_tiles, sprea
 
 # the largest tile (2-D, 3-D): on a CPU small ones stay in its cache; on a GPU large ones keep it busy
 TILE_EDGES = {"cpu": (640, 160), "mps": (1024, 192), "cuda": (2048, 320)}
+MOST_SLICES = 64  # at once; layers of shards are as deep
 REMEMBERED = 0.05  # share of the memory that holds what the network made of tiles of one value
 # the fixed grid of tiles whose halo is narrower than what the network sees (2-D, 3-D)
 FIXED_CORES = {"cpu": (512, 64), "mps": (512, 128), "cuda": (1024, 256)}
@@ -458,8 +459,9 @@ class Predictor:
         )
 
     def _tiles_at_once(self, voxels: int) -> int:
+        """A power of two: groups of slices then end where shards do, and don't depend on how jobs share a volume."""
         most = min(self._voxels_at_once(), 2 ** (24 if self.device.type == "cuda" else 19))
-        return max(1, int(most // voxels))
+        return min(MOST_SLICES, 1 << max(0, int(most // voxels).bit_length() - 1))
 
 
 def _with_halo(core: Shape, halo: Shape) -> list[int]:

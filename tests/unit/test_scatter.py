@@ -1,5 +1,6 @@
 """Jobs that share a volume: each writes files of its own, and together they are the volume that one job writes."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from voxloom import blocks, inference, io, networks
 from voxloom.blocks import part_of
 from voxloom.errors import VolumeError
+from voxloom.predictor import Predictor
 from voxloom.segment import look_at_part, segment_volume
 from voxloom.volume import Geometry
 
@@ -108,6 +110,32 @@ def test_a_prediction_by_three_jobs_is_that_of_one(tmp_path, tiles):
         assert len(out.written()) == 4, "nothing is left to predict"
         inference.predict_ensemble(members, IMAGE, out, **options)
     assert same_but_for_the_name(tmp_path / "joined.zarr", tmp_path / "whole.zarr")
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 300), (90, 100), (17, 19)])
+def test_a_network_of_two_dimensions_is_given_the_same_batches_by_three_jobs_as_by_one(height, width, monkeypatch):
+    """Sums round as they did, to the last bit: slices that are predicted at once are the same ones."""
+    batches, forward = [], Predictor.forward
+
+    def recorded(self, batch):
+        batches.append(hashlib.sha256(batch.contiguous().numpy().tobytes()).hexdigest())
+        return forward(self, batch)
+
+    monkeypatch.setattr(Predictor, "forward", recorded)
+    image = np.random.default_rng(0).integers(0, 250, (200, height, width)).astype(np.uint8)
+    members = [(networks.build(MODEL["network"], seed=0).eval(), MODEL)]
+
+    def predicted(*parts):
+        batches.clear()
+        for part in parts:
+            inference.predict_ensemble(
+                members, image, np.empty(image.shape, np.uint8), memory_mib=64.0, threads=1, device="cpu", part=part
+            )
+        return sorted(batches)
+
+    alone = predicted("1-of-1")
+    assert len(alone) < 200, "several slices at once"
+    assert predicted("1-of-3", "2-of-3", "3-of-3") == alone
 
 
 def write_part(path):
