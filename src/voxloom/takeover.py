@@ -29,7 +29,7 @@ def announce_run() -> None:
 
 
 def is_replaced() -> bool:
-    """Whether another run has locked the folder since the lock of this job's run is gone.
+    """Whether the lock of this job's run is gone and another run has locked the folder.
 
     Returns
     -------
@@ -37,7 +37,7 @@ def is_replaced() -> bool:
         False where no run announced itself, as without locks or without a shared disk.
     """
     ours, locked = int(os.environ.get(RUN) or 0), _locked_ns()
-    return ours > 0 and ours not in locked and max(locked, default=0) > ours
+    return ours > 0 and bool(locked) and ours not in locked  # later or not: machines' clocks differ
 
 
 @contextlib.contextmanager
@@ -59,7 +59,10 @@ def stopping_when_taken_over(log: str | Path, *, every_s: float = 5.0) -> Iterat
     claim = f"process {os.getpid()} on {os.uname().nodename}, {datetime.now():%Y-%m-%d %H:%M:%S.%f}"
     with contextlib.suppress(OSError):  # a full disk is told by who writes results to it
         log.write_text(f"{claim}\n", encoding="utf-8")
-    claim = _first_line(log)
+    written = _first_line(log)
+    if not claim.startswith(written):  # another one's, which came between; cut short where the disk is full
+        _stop(f"{written} has taken over this job")
+    claim = written
     is_over = threading.Event()
 
     def watch() -> None:

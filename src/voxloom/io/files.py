@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import io
@@ -96,9 +97,11 @@ def atomic_directory(path: str | Path, *, resume: str | None = None) -> Iterator
             os.replace(temporary / WORK, finished)
         if path.is_symlink() or path.is_file():
             path.unlink()
-        elif path.exists():
-            shutil.rmtree(path)
+        former = temporary.with_name(temporary.name + ".former")
+        if path.exists():  # moved and not removed, which takes long: who reads it meanwhile must not find half of it
+            os.replace(path, former)
         os.replace(temporary, path)
+        _remove(former)
         _remove(finished)
 
 
@@ -125,12 +128,15 @@ def _taken_up(folder: Path, key: str) -> Iterator[None]:
     file = folder / WORK / KEY
     if not file.is_file() or file.read_text() != key:
         _remove(folder)
-        file.parent.mkdir(parents=True)
-        file.write_text(key)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(file) as written:  # another process of this key reads all of it, or begins anew as well
+            written.write_text(key)
     with open(file) as held:
         _lock(held.fileno(), folder)
-        if not file.is_file():
-            raise VolumeError(f"another process completed {folder} meanwhile; run this again if it is still needed")
+        if not file.is_file() or not os.path.samestat(os.fstat(held.fileno()), file.stat()):
+            raise VolumeError(
+                f"another process completed {folder} meanwhile, or began it anew; run this again if it is still needed"
+            )
         for left in folder.rglob("*.__lock"):  # of a writer that was killed
             left.unlink()
         try:
@@ -163,10 +169,18 @@ def _holds_work(folder: Path) -> bool:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
+    if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
+        return
+    for is_last in (False, False, True):
+        try:
+            shutil.rmtree(path)
+            return
+        except OSError as error:  # another process removes it too, or still writes
+            if not path.exists():
+                return
+            if is_last or error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                raise
 
 
 class SafeFile(io.RawIOBase):
