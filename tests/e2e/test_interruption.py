@@ -64,6 +64,32 @@ def test_jobs_stop_when_only_snakemake_is_killed(uninterrupted, tmp_path):
         time.sleep(0.2)
 
 
+def test_what_a_node_finished_for_a_killed_run_is_known_by_the_settings_it_was_made_with(uninterrupted, tmp_path):
+    """The node's own process writes it down; whoever submitted it may be gone."""
+    checkout = uninterrupted.copy(tmp_path / "submitted")
+    former, changed = "min_size_voxels: 200", "min_size_voxels: 300"
+    checkout.edit("config/tasks/vessels.yaml", former, changed)
+    as_on_a_node = ("--mode", "remote", "--allowed-rules", "annotate", "--nolock", "--force")
+    checkout.run(*as_on_a_node, "--target-jobs", "annotate:task=vessels,volume=phantom-a")
+    assert "annotate" not in checkout.planned()
+    checkout.edit("config/tasks/vessels.yaml", changed, former)
+    assert "annotate" in checkout.planned()
+
+
+def test_parts_that_a_killed_run_left_are_removed(uninterrupted, tmp_path):
+    checkout = uninterrupted.copy(tmp_path / "left")
+    folders = [checkout.results() / stage / "vessels" / "small" / "0" for stage in ("predictions", "segmentations")]
+    left = [folders[0] / "phantom-a.1-of-2.zarr", folders[1] / "phantom-a.2-of-2.objects"]
+    needed = folders[0] / "phantom-b.1-of-2.zarr"  # nothing has joined it
+    for part in (*left, needed):
+        part.mkdir()
+        (part / "shard").touch()
+    checkout.remove("report")
+    checkout.run()
+    assert not any(part.exists() for part in left)
+    assert needed.exists()
+
+
 def test_a_full_and_a_read_only_disk_are_told_and_the_same_command_goes_on(uninterrupted, tmp_path):
     checkout = uninterrupted.copy(tmp_path / "full")
     checkout.remove("annotations")

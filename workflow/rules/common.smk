@@ -1,9 +1,13 @@
 """Checked configuration, tables, and every helper of the rules."""
 
+import re
+import shutil
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.persistence import PersistenceBase
+from snakemake.settings.types import ExecMode
 
 ROOT = Path(str(workflow.current_basedir)).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # Snakemake hands its sys.path on to every script, whatever runs it
@@ -40,8 +44,45 @@ if not workflow.is_main_process and takeover.is_replaced():
     raise WorkflowError("this job was submitted by a run that was killed; another run has taken over this folder")
 
 
+class Instead:
+    """Something with some of its attributes replaced."""
+
+    def __init__(self, of, **attributes):
+        self.__dict__.update(attributes, of=of)
+
+    def __getattr__(self, name):
+        return getattr(self.of, name)
+
+
+def recording(finished):
+    """A job that is finished on a cluster's node also writes down what it was made with.
+
+    Snakemake leaves that to the process that submitted the job. Where that was killed, its next run would take what the
+    job finished meanwhile for a result of the configuration that is there then.
+    """
+
+    async def finished_and_recorded(persistence, job):
+        dag = persistence.dag
+        submitting = Instead(dag.workflow, exec_mode=ExecMode.DEFAULT)
+        persistence.dag = Instead(dag, workflow=submitting)
+        try:
+            await finished(persistence, job)
+        finally:
+            persistence.dag = dag
+
+    return finished_and_recorded
+
+
+if workflow.remote_exec:
+    PersistenceBase.finished = recording(PersistenceBase.finished)
+
+
 onstart:
     takeover.announce_run()
+
+
+onsuccess:
+    remove_left_parts()
 
 
 CONFIG, VOLUMES, TASKS = CONFIGURATION.config, CONFIGURATION.volumes, CONFIGURATION.tasks
@@ -63,6 +104,14 @@ wildcard_constraints:
 
 scattergather:
     parts=CONFIG["resources"]["scatter"],
+
+
+def remove_left_parts():
+    """Remove parts of volumes that are whole: a run that was killed after its job joined them didn't come to it."""
+    for part in Path("results").glob("*/*/*/*/*.*-of-*.*"):
+        volume = re.fullmatch(r"(.+)\.\d+-of-\d+\.(?:zarr|objects)", part.name)
+        if volume and part.with_name(f"{volume[1]}.zarr").exists():
+            shutil.rmtree(part)
 
 
 def code_version(rule_name):
