@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from voxloom import network_reach, networks
+from voxloom import network_memory, network_reach, networks
 
 NAME = "nnunet_plain"
 PATCH_VOXELS = [1, 512, 512]
@@ -97,4 +97,6 @@ def register() -> None:
         return PlainConvUNet(dimensions=dimensions, in_channels=in_channels, widths=widths)
 
     networks.NETWORKS[NAME] = construct
-    network_reach.SEEN[NAME] = network_reach.SEEN["unet"]  # pooling apart, it is the same arrangement of convolutions
+    # pooling apart, it is the same arrangement of convolutions
+    network_reach.SEEN[NAME] = network_reach.SEEN["unet"]
+    network_memory.HELD[NAME] = network_memory.HELD["unet"]
