@@ -14,13 +14,14 @@ endif
 export PYTHONNOUSERSITE := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-slurm test-conda test-containers test-sharing docs bench bench-training clean
+.PHONY: demo test test-slurm test-conda test-fuzz test-containers test-sharing docs bench bench-training clean
 
 demo: $(VENV)/.ready
 	$(VENV)/bin/snakemake --cores $(CORES)
 	@echo "Look at results/report/index.html"
 
 test: $(VENV)/.ready $(VENV)/.executors
+	@[ -z "$$CI" ] || tests/slurm/install.sh  # elsewhere nothing is installed outside $(VENV) unasked
 	$(VENV)/bin/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder -rs --durations 20
 
 test-slurm: $(VENV)/.ready $(VENV)/.executors  ## the workflow through a real Slurm on this machine, an hour or so
@@ -29,6 +30,10 @@ test-slurm: $(VENV)/.ready $(VENV)/.executors  ## the workflow through a real Sl
 
 test-conda: $(VENV)/.conda  ## the small run under --use-conda; with a conda of its own where there is none
 	VOXLOOM_TEST_CONDA=1 $(VENV)/bin/python -m pytest tests/e2e/test_conda.py --durations 10
+
+test-fuzz: $(VENV)/.ready  ## damaged and malicious files for every reader, some minutes
+	VOXLOOM_FUZZ_EXAMPLES=500 $(VENV)/bin/python -m pytest -n $(CORES) tests/property/test_readers_fuzz.py tests/property/test_nrrd_fuzz.py \
+	    tests/unit/test_untrusted.py
 
 test-containers: $(VENV)/.ready  ## the recipes' installation in a new environment, and the image where something builds one
 	VOXLOOM_TEST_CONTAINERS=1 $(VENV)/bin/python -m pytest tests/workflow/test_containers.py --durations 5

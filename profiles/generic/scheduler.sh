@@ -13,7 +13,7 @@ mkdir -p "$logs"
 
 case "$kind $verb" in
 "lsf submit")
-    bsub -J "voxloom-$4" -n "$1" -R "span[hosts=1]" -M "${2}MB" -W "$3" -o "$logs/%J.log" "$5" |
+    bsub -J "voxloom-$4" -n "$1" -R "span[hosts=1] rusage[mem=${2}MB]" -M "${2}MB" -W "$3" -o "$logs/%J.log" "$5" |
         sed -n 's/^Job <\([0-9]*\)>.*/\1/p'
     ;;
 "lsf status")
@@ -54,8 +54,14 @@ case "$kind $verb" in
 "slurm submit")
     sbatch --parsable --no-requeue -J "voxloom-$4" -c "$1" --mem "$2" -t "$3" -o "$logs/%j.log" "$5"
     ;;
-"slurm status")
-    case $(squeue -h -t all -j "$1" -o %T) in
+"slurm status") # what can't be asked now isn't over; what Slurm has forgotten is
+    if ! state=$(squeue -h -t all -j "$1" -o %T 2>&1); then
+        case $state in
+        *"Invalid job id"*) state=FORGOTTEN ;;
+        *) state=RUNNING ;;
+        esac
+    fi
+    case $state in
     COMPLETED) echo success ;;
     PENDING | CONFIGURING | RUNNING | COMPLETING | SUSPENDED) echo running ;;
     *) echo failed ;;

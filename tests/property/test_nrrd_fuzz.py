@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import math
+import os
 import tempfile
 import tracemalloc
 from pathlib import Path
@@ -58,7 +59,8 @@ FIELD = st.sampled_from(
      "byte skip", "data file", "measurement frame"]
 )  # fmt: skip
 PAIR = st.sampled_from(["Segment0_LabelValue", "Segment0_Layer", "Segment99_Color", "Segmentation_Extent"])
-UNHURRIED = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+EXAMPLES = int(os.environ.get("VOXLOOM_FUZZ_EXAMPLES", "150"))
+UNHURRIED = settings(deadline=None, max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow])
 
 
 def check(data: bytes) -> None:

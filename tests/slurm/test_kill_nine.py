@@ -7,12 +7,11 @@ import contextlib
 import os
 import random
 import signal
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from checkout import Checkout, digests
-from slurm.cluster import NODES
 from slurm.jobs import Submitting
 
 KILLS = int(os.environ.get("VOXLOOM_TEST_KILLS", "10"))
@@ -40,30 +39,44 @@ def uninterrupted(tmp_path_factory):
     return checkout
 
 
+def a_running_job(submitting, process, chance):
+    """Any of those that run; where none does, of the next ones."""
+    running = []
+
+    def is_running():
+        running[:] = [job for job in submitting.mine() if job["state"] == "RUNNING"]
+        return running or process.poll() is not None
+
+    submitting.cluster.wait_until(is_running, "a job that runs", seconds=600)
+    assert running, "the run ended before anything was killed"
+    return chance.choice(running)
+
+
 def kill_job(submitting, process, chance):
     """Kill a job's processes, some or all of them, as an administrator or the kernel may."""
-    running = [job["job"] for job in submitting.mine() if job["state"] == "RUNNING"]
-    if running:
-        pids = submitting.cluster.processes(f"SLURM_JOB_ID={chance.choice(running)}")
-        for pid in chance.sample(pids, chance.randint(1, max(1, len(pids)))) if pids else ():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+    job = a_running_job(submitting, process, chance)["job"]
+    pids = sorted(submitting.cluster.processes(f"SLURM_JOB_ID={job}"))
+    for pid in chance.sample(pids, chance.randint(1, max(1, len(pids)))) if pids else ():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return f"{len(pids)} processes of job {job}", None
 
 
 def kill_snakemake(submitting, process, chance):
     """Kill the process that submits; its jobs run on. Then do what the documentation says."""
+    assert process.poll() is None, "the run ended before it was killed"
     process.kill()
     process.wait()
     submitting.run("--unlock")
+    return "snakemake", None
 
 
 def kill_daemon(submitting, process, chance):
-    """Kill a node's daemon; its jobs compute on. It is back a minute later."""
-    node = chance.choice(NODES)
+    """Kill the daemon of a job's node; its jobs compute on. It is back a minute later."""
+    node = a_running_job(submitting, process, chance)["node"]
     submitting.cluster.kill_daemon(node)
-    mending = threading.Timer(60, submitting.cluster.revive, args=[node])
-    mending.start()
-    return mending
+    mending = ThreadPoolExecutor(1).submit(lambda: (time.sleep(60), submitting.cluster.revive(node)))
+    return f"the daemon of {node}", mending
 
 
 VICTIMS = (kill_job, kill_snakemake, kill_daemon)
@@ -86,11 +99,14 @@ def test_a_rerun_completes_with_the_same_bytes(uninterrupted, cluster, tmp_path,
     )
     assert submitting.submitted(rule), f"no job of {rule} was needed"
     time.sleep(seconds)
-    mending = kill(submitting, process, chance)
-    process.wait()  # it may complete by itself, with the job submitted again
-    submitting.run()
-    if mending is not None:
-        mending.join()
+    killed, mending = kill(submitting, process, chance)
+    print(f"killed {killed}; jobs so far: {[(job['rule'], job['state']) for job in submitting.mine()]}")
+    try:
+        process.wait(timeout=3600)  # it may complete by itself, with the job submitted again
+        submitting.run()
+    finally:
+        if mending is not None:
+            mending.result()
     cluster.wait_until(lambda: not submitting.running(), "the jobs of the killed run to end", seconds=600)
     assert digests(submitting.results()) == digests(uninterrupted.results())
     assert not [path for path in submitting.results().rglob("*") if ".tmp-" in path.name or ".scratch-" in path.name]

@@ -31,7 +31,12 @@ def scheduler(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "command", "printed", "asked"),
     [
-        ("lsf", "bsub", "Job <123> is submitted to queue <normal>.", "-n 4 -R span[hosts=1] -M 3000MB -W 240"),
+        (
+            "lsf",
+            "bsub",
+            "Job <123> is submitted to queue <normal>.",
+            "-n 4 -R span[hosts=1] rusage[mem=3000MB] -M 3000MB -W 240",
+        ),
         ("pbs", "qsub", "123", "-l select=1:ncpus=4:mem=3000mb -l walltime=14400"),
         ("sge", "qsub", "123", "-pe smp 4 -l h_vmem=750M -l h_rt=14400"),
         ("slurm", "sbatch", "123", "-c 4 --mem 3000 -t 240"),
@@ -62,6 +67,8 @@ def test_a_job_asks_for_threads_memory_and_time(scheduler, kind, command, printe
         ("slurm", {"squeue": ("RUNNING", 0)}, "running"),
         ("slurm", {"squeue": ("COMPLETED", 0)}, "success"),
         ("slurm", {"squeue": ("OUT_OF_MEMORY", 0)}, "failed"),
+        ("slurm", {"squeue": ("slurm_load_jobs error: Unable to contact slurm controller", 1)}, "running"),
+        ("slurm", {"squeue": ("slurm_load_jobs error: Invalid job id specified", 1)}, "failed"),
     ],
 )
 def test_a_job_s_state_is_understood(scheduler, kind, commands, state):
