@@ -46,9 +46,6 @@ def golden() -> Path:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """The embedded demo, run from beginning to end in a copy of the repository. Don't edit it; copy it.
 
-    But for the published model's slices, which are scaled to 200 x 200 and not 400 x 400: quality is asserted of the
-    best models, and this takes a quarter of the published ones' time. `make demo` runs it as it is.
-
     Where several processes test, the first that asks runs it and the others take what it made.
     """
     base = tmp_path_factory.getbasetemp()
@@ -56,9 +53,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     folder, done = base / "demo" / "checkout", base / "demo.done"
     with FileLock(base / "demo.lock"):
         if not done.exists():
-            checkout = Checkout.new(folder)
-            for task in ("axons", "vessels"):
-                checkout.edit(f"config/tasks/{task}.yaml", "size: [400, 400]", "size: [200, 200]")
-            checkout.run()
+            Checkout.demo(folder).run()
             done.touch()
     return Checkout(folder)

@@ -17,12 +17,9 @@ pytestmark = pytest.mark.usefixtures("long")
 
 @pytest.fixture(scope="module")
 def local(request, tmp_path_factory):
-    """A run on this machine; of the small configuration, where one job predicts a volume."""
-    if IS_DEMO:  # predicted in as many parts: sums are rounded otherwise where a network sees another part at once
-        checkout = request.getfixturevalue("demo").copy(tmp_path_factory.mktemp("local") / "checkout")
-        checkout.edit("config/config.yaml", "scatter: 1", "scatter: 2")
-        checkout.run()
-        return checkout
+    """A run on this machine, where one job predicts a volume."""
+    if IS_DEMO:
+        return request.getfixturevalue("demo")
     checkout = Checkout.small(tmp_path_factory.mktemp("local") / "checkout")
     checkout.run()
     return checkout
@@ -30,7 +27,7 @@ def local(request, tmp_path_factory):
 
 def scattered(folder):
     """A new folder, in which two jobs predict a volume."""
-    checkout = Checkout.new(folder) if IS_DEMO else Checkout.small(folder)
+    checkout = Checkout.demo(folder) if IS_DEMO else Checkout.small(folder)
     old = "scatter: 1" if IS_DEMO else "threads: 1"
     checkout.edit("config/config.yaml", old, "scatter: 2" if IS_DEMO else "threads: 1, scatter: 2")
     return checkout
