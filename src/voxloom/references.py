@@ -57,6 +57,32 @@ def number_of_folds(task: dict[str, Any]) -> int:
     return int(task["split"]["folds"])
 
 
+def refuse_without_validation(split: dict[str, Any], *, task: str) -> None:
+    """Refuse to score models for which nothing chooses a threshold, before they are trained.
+
+    Parameters
+    ----------
+    split : dict
+        The task's key ``split``.
+    task : str
+
+    Raises
+    ------
+    ConfigError
+        If no box will validate; says how to train all the same.
+    """
+    if split["by"] == "box":
+        has_validation, key = any(box["part"] == "validation" for box in split["boxes"]), "split.boxes"
+    else:
+        has_validation, key = split["validation_fraction"] > 0, "split.validation_fraction"
+    if not has_validation:
+        raise ConfigError(
+            f"{key} of task {task} leaves nothing for validation, which chooses the threshold of every mask and score; "
+            "give it some, or ask for models and predictions alone: "
+            f"snakemake results/predictions/{task}/MODEL/0/VOLUME.zarr"
+        )
+
+
 def initial_model(tasks: Table, task: str, model: str, *, fold: int) -> list[str]:
     """Where the weights are that a model's training begins with.
 

@@ -228,6 +228,14 @@ def test_a_wrong_configuration_stops_before_anything_runs(checkout, name, old, n
     assert "Traceback" not in said
 
 
+def test_a_task_without_validation_is_refused_before_it_is_trained_unless_it_is_only_trained(checkout):
+    checkout.edit("config/tasks/vessels.yaml", "validation_fraction: 0.2", "validation_fraction: 0")
+    assert "split.validation_fraction of task vessels leaves nothing for validation" in checkout.run(
+        "--dry-run", fails=True
+    )
+    assert checkout.planned("results/predictions/vessels/best/0/phantom-a.zarr")["train"] == 1
+
+
 def test_a_job_that_cannot_fit_is_refused_before_anything_runs(checkout):
     checkout.edit("config/config.yaml", "shape: [80, 144, 144], region: VP", "shape: [64, 14000, 14000], region: VP")
     said = checkout.run("--dry-run", fails=True)

@@ -297,6 +297,10 @@ def threshold_annotations(wildcards):
 
 def evaluate_settings(wildcards):
     """How predictions are scored voxel by voxel; whether membranes are scored, too, changes nothing of it."""
+    try:
+        references.refuse_without_validation(TASKS[wildcards.task]["split"], task=wildcards.task)
+    except ConfigError as error:
+        raise WorkflowError(str(error)) from None
     return {key: value for key, value in TASKS[wildcards.task]["evaluate"].items() if key != "membranes"}
 
 
