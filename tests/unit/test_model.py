@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from voxloom import networks
+from voxloom import networks, plan_file, report_plan
 from voxloom.augment import NAMES
 from voxloom.errors import ModelError
 from voxloom.initialisation import Initial, SeenBox
@@ -75,7 +75,7 @@ def trained():
     return Trained(network, SETTINGS, log, 2, COUNTS)
 
 
-def save(folder, *, is_synthetic=False, initial=None, rows=ROWS, examples=None, augment=None):
+def save(folder, *, is_synthetic=False, initial=None, rows=ROWS, examples=None, augment=None, plan=None):
     made = replace(trained(), examples=examples)
     made = replace(made, settings={**made.settings, "augment": augment}) if augment else made
     save_model(
@@ -91,6 +91,7 @@ def save(folder, *, is_synthetic=False, initial=None, rows=ROWS, examples=None, 
         git_commit="abc123",
         is_synthetic=is_synthetic,
         initial=initial,
+        plan=plan,
     )
     return folder
 
@@ -299,3 +300,23 @@ def test_the_folder_and_the_card_say_what_was_taken_over(tmp_path):
     assert f"began with weights of `other/best, fold 1` (SHA-256 cdcdcdcdcdcd): {len(tensors) - 1} tensors" in text
     assert "1 began at random" in text
     assert "Frozen: `down.0`." in text
+
+
+def test_a_planned_model_keeps_its_plan_and_the_report_says_why_each_setting_is_as_it_is(tmp_path):
+    used = trained().settings
+    choices = {
+        "input.normalise": {"value": used["input"]["normalise"], "reason": "the same range everywhere"},
+        "epochs": {"value": used["epochs"] + 1, "reason": "time for one more"},
+    }
+    plan = {"task": "axons", "models": {"best": {"choices": choices}}}
+    folder = save(tmp_path / "m", plan=plan)
+    assert plan_file.read_plan(folder / "plan.yaml") == plan
+    shown = report_plan.planned_settings(folder, "best").set_index("setting")
+    assert shown.loc["input.normalise"].tolist() == ["zscore", "the same range everywhere"]
+    value, reason = shown.loc["epochs"]
+    assert value == str(used["epochs"])
+    assert reason.startswith(f"written in the task file; the plan would have taken {used['epochs'] + 1}")
+
+
+def test_a_model_without_a_plan_keeps_none(saved):
+    assert not (saved / "plan.yaml").exists()
