@@ -24,8 +24,9 @@ test: $(VENV)/.ready $(VENV)/.executors
 	@[ -z "$$CI" ] || tests/slurm/install.sh  # elsewhere nothing is installed outside $(VENV) unasked
 	$(VENV)/bin/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder -rs --durations 20
 
-test-slurm: $(VENV)/.ready $(VENV)/.executors  ## the workflow through a real Slurm on this machine, an hour or so
+test-slurm: $(VENV)/.ready $(VENV)/.executors  ## the demo and a small run through a real Slurm on this machine, an hour or so
 	tests/slurm/install.sh
+	VOXLOOM_TEST_SLURM=demo $(VENV)/bin/python -m pytest tests/slurm/test_flow.py --durations 5
 	VOXLOOM_TEST_SLURM=1 $(VENV)/bin/python -m pytest tests/slurm -rs --durations 20
 
 test-conda: $(VENV)/.conda  ## the small run under --use-conda; with a conda of its own where there is none
