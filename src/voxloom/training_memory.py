@@ -21,6 +21,9 @@ from voxloom.objective import objective
 BLAS_BYTES = 20 * 2**20
 """What the matrix library of the CPU holds from its first product on, as measured."""
 
+CODE_BYTES = 8 * 2**20
+"""What oneDNN compiles and keeps for the shapes of a network's convolutions, as measured."""
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 BCE = {"name": "bce", "terms": None}
 
@@ -62,9 +65,9 @@ def training_bytes(
 
     Calibrated with ``benchmarks/training_memory.py``, which prints planned and measured resident memory of eight
     architectures, 2-D and 3-D, in both precisions: what the tensors don't explain was the input that small float32
-    convolutions unfold, which is counted with them, and `BLAS_BYTES`. It holds where freed memory goes back to the
-    system, see `devices.return_freed_memory`: the C library otherwise keeps what is freed in pieces below 32 MiB, up
-    to 45 % more in small networks. A GPU's buffers for convolutions are not counted.
+    convolutions unfold, which is counted with them, `BLAS_BYTES` and `CODE_BYTES`. It holds where freed memory goes
+    back to the system, see `devices.return_freed_memory`: the C library otherwise keeps what is freed in pieces below
+    32 MiB, up to 45 % more in small networks. A GPU's buffers for convolutions are not counted.
     """
     return _counted_step(
         _key(networks.resolved(network)), tuple(patch_voxels), batch_size, precision, moments, _key(loss)
@@ -156,7 +159,7 @@ def _arithmetic(precision: str) -> torch.autocast:
 
 
 def _library_bytes(live: _LiveBytes) -> int:
-    return BLAS_BYTES if live.unfolds else 0
+    return CODE_BYTES + (BLAS_BYTES if live.unfolds else 0)
 
 
 class _LiveBytes(TorchDispatchMode):
