@@ -34,10 +34,11 @@ VALIDATED = 0.2
 """Share of the annotated voxels that is taken to validate."""
 
 MOST_EPOCHS, LEAST_EPOCHS = 25, 4
-CONTEXT = {2: 48, 3: 20}
+CONTEXT = {2: 96, 3: 20}
 """Voxels that a network sees to each side at least, where the volume is that large."""
 
 VOXELS_A_STEP = {"cpu": {2: 2**17, 3: 2**18}, "mps": {2: 2**18, 3: 2**19}, "cuda": {2: 2**20, 3: 2**22}}
+WEIGHTS_AVERAGE = 0.99
 LEARNING_RATES = {"adam": 1e-3, "adamw": 2e-3, "sgd": 1e-2}
 ISOTROPIC = 3.0
 """Up to this ratio of voxel edges a volume is taken for three-dimensional."""
@@ -250,8 +251,13 @@ def _levels(fingerprint: Fingerprint, base: Mapping[str, Any]) -> int:
     return levels
 
 
-def _patch(fingerprint: Fingerprint, network: Mapping[str, Any], room: Room) -> tuple[int, int, int]:
-    """Edges (Z, Y, X): five times what the network sees to a side, so that most voxels see all they can."""
+def _patch(
+    fingerprint: Fingerprint, network: Mapping[str, Any], room: Room, *, voxels_a_step: int
+) -> tuple[int, int, int]:
+    """Edges (Z, Y, X): five times what the network sees to a side, so that most voxels see all they can.
+
+    In 2-D no larger than half of a step's voxels, so that a step sees two places at least.
+    """
     reach, factor = network_reach.receptive_field(network), network_reach.size_factor(network)
     times = 5 if network["dimensions"] == 2 else 3
     edges = []
@@ -261,6 +267,8 @@ def _patch(fingerprint: Fingerprint, network: Mapping[str, Any], room: Room) -> 
             continue
         step = max(factor[axis], 16 if network["dimensions"] == 3 else 32)
         wanted = _multiple(max(times * reach[axis], 8 * fingerprint.thickness_voxels), step)
+        if network["dimensions"] == 2:
+            wanted = min(wanted, _below(math.sqrt(voxels_a_step / 2), step))
         # a patch may reach past its box by what is kept from the other parts, but not past that
         held = size if block == size else block + reach[axis]
         edges.append(min(wanted, _multiple(held, factor[axis]) if block == size else _below(held, factor[axis])))
@@ -289,9 +297,11 @@ def _fit(
     flops_budget = machine.gflops * 1e9 * minutes * 60 * STEP_SHARE
     smallest: _Fit | None = None
     for network in (_network(fingerprint, base, first, levels) for first in FIRST_WIDTHS):
-        patch = tuple(given.get("input", {}).get("patch_voxels") or _patch(fingerprint, network, room))
+        voxels_a_step = VOXELS_A_STEP[machine.device][network["dimensions"]]
+        chosen = _patch(fingerprint, network, room, voxels_a_step=voxels_a_step)
+        patch = tuple(given.get("input", {}).get("patch_voxels") or chosen)
         flops = forward_flops(network)
-        wanted = round(VOXELS_A_STEP[machine.device][network["dimensions"]] / math.prod(patch))
+        wanted = round(voxels_a_step / math.prod(patch))
         batch = given.get("batch_size") or max(1, wanted)
         mib = training_bytes(network, patch, batch, machine.precision) / 2**20
         while batch > 1 and "batch_size" not in given and mib > machine.memory_mib:
@@ -365,7 +375,7 @@ def _network_choices(fingerprint: Fingerprint, fit: _Fit, *, minutes: float, mac
     yield Choice(
         "input.patch_voxels",
         list(fit.patch),
-        f"a {step} in which most voxels see all that the network can see around them; larger would leave fewer steps",
+        f"a {step} of several times what the network sees; larger would leave fewer steps, or fewer places in each",
     )
     yield Choice("input.size", None, "native voxels: scaling would blur what is thin")
     yield Choice("input.normalise", "zscore", "whatever the instrument's grey values, the network sees the same range")
@@ -418,6 +428,12 @@ def _learning_choices(
     yield Choice("schedule.name", "cosine", "ends at a rate of zero, so that the last weights are settled ones")
     warmup = min(100, steps // 20)
     yield Choice("schedule.warmup_steps", warmup, "the first steps go where the random weights point; they are short")
+    yield Choice(
+        "weights_average",
+        WEIGHTS_AVERAGE,
+        f"over some {1 / (1 - WEIGHTS_AVERAGE):.0f} steps: scores of epochs then differ by what was learnt, not by the "
+        "last few batches",
+    )
     patience = max(3, epochs // 2) if fingerprint.annotated_blocks > 2 else None
     yield Choice(
         "early_stopping_epochs",
@@ -446,11 +462,6 @@ def _augment_choices(fingerprint: Fingerprint) -> Iterator[Choice]:
 def _left_out_choices() -> Iterator[Choice]:
     """What could be switched on, and why it isn't."""
     yield Choice("gradient_clip", None, "a training that diverges stops and says so; set it to 1 then")
-    yield Choice(
-        "weights_average",
-        0.0,
-        "a rate that ends at zero settles the weights already; an average of them was not compared here",
-    )
     yield Choice(
         "augment.elastic",
         0.0,

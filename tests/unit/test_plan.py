@@ -11,7 +11,7 @@ from voxloom import config, network_reach, network_settings
 from voxloom.errors import ModelError
 from voxloom.fingerprint import take_fingerprint
 from voxloom.labelled import TrainingVolume
-from voxloom.plan import LEAST_STEPS, Room, plan_model
+from voxloom.plan import CONTEXT, LEAST_STEPS, Room, plan_model
 from voxloom.plan_cost import Machine, forward_flops
 from voxloom.plan_file import resolved, to_plan
 from voxloom.sampling_check import check_input
@@ -141,10 +141,19 @@ def test_what_the_task_file_says_wins_and_the_rest_makes_room():
     assert settings["samples_per_epoch"] > sections()[0]["samples_per_epoch"], "smaller samples, more of them"
 
 
-def test_a_patch_sees_most_of_what_the_network_can():
-    settings, _ = sections()
+def test_a_patch_is_several_times_what_the_network_sees_and_a_step_has_two_places():
+    found = fingerprint(spacing_um=(0.05, 0.004, 0.004), shape=(4, 512, 512), moves=16)
+    settings, _ = planned(found)
     reach = network_reach.receptive_field(settings["network"])
-    assert settings["input"]["patch_voxels"][1] >= 4 * reach[1]
+    assert reach[1] >= CONTEXT[2]
+    assert 512 > settings["input"]["patch_voxels"][1] >= 2 * reach[1]
+    assert settings["batch_size"] >= 2
+
+
+def test_weights_are_averaged():
+    settings, plan = sections()
+    assert settings["weights_average"] == 0.99
+    assert "some 100 steps" in plan["choices"]["weights_average"]["reason"]
 
 
 def test_operations_are_counted_as_by_hand():
