@@ -29,7 +29,7 @@ def announce_run() -> None:
 
 
 def is_replaced() -> bool:
-    """Whether the lock of this job's run is gone and another run has locked the folder.
+    """Whether another run has locked the folder since the lock of this job's run is gone.
 
     Returns
     -------
@@ -37,7 +37,8 @@ def is_replaced() -> bool:
         False where no run announced itself, as without locks or without a shared disk.
     """
     ours, locked = int(os.environ.get(RUN) or 0), _locked_ns()
-    return ours > 0 and bool(locked) and ours not in locked  # later or not: machines' clocks differ
+    # an older lock is what a network disk's cache still shows of a run that ended
+    return ours > 0 and ours not in locked and max(locked, default=0) > ours
 
 
 @contextlib.contextmanager

@@ -60,6 +60,16 @@ def test_a_run_is_replaced_when_its_lock_is_gone_and_another_one_is_there(locks)
     assert takeover.is_replaced()
 
 
+def test_an_older_lock_is_no_next_run(locks):
+    """A network disk may show a killed run's lock for a while, and not yet that of the run that follows it."""
+    former = lock(locks, 0)
+    ours = lock(locks, 1)
+    takeover.announce_run()
+    ours.unlink()
+    assert former.exists()
+    assert not takeover.is_replaced()
+
+
 def test_a_run_that_ended_without_a_next_one_is_not_replaced(locks):
     first = lock(locks, 0)
     takeover.announce_run()
