@@ -71,15 +71,16 @@ on the image is noisier. Thresholds are chosen on the validation sections, the t
 else. The Rand error is that of the interiors, 4-connected within a section, the mean over sections; lower is better.
 
 nnU-Net's network has eight levels and 46 million parameters; its loss is cross-entropy and Dice with deep supervision;
-it is augmented as the default plan. "{own}" is what its own planner makes of these data: whole sections, a batch of 2,
-SGD with a polynomial schedule. "{tuned}" takes the plan's patch, batch, optimiser and schedule instead, with which it
-takes more steps in the time. Of one seed, a difference of a hundredth says little.{note}
+it is augmented as the default plan. {arrangements} Of one seed, a difference of a hundredth says little.{note}
 
 | contender | seed | parameters | batch × patch | steps | minutes | validation AP | test AP | test F1 | Rand error |
 |---|---|---|---|---|---|---|---|---|---|
 """
-OWN = "nnU-Net's network, loss and optimiser"
-TUNED = "nnU-Net's network and loss, the rest auto's"
+ARRANGEMENTS = {
+    "nnunet": "is what its own planner makes of these data: whole sections, a batch of 2, SGD with a polynomial schedule.",
+    "nnunet_tuned": "takes the plan's patch, batch, optimiser and schedule, with which it takes more steps in the time.",
+}
+"""What the contenders with nnU-Net's network are, behind their labels."""
 TARGETS = """
 ## Targets
 
@@ -190,7 +191,9 @@ def training_page(records: Sequence[Record]) -> str:
         if "rows" in record:
             said = {key: record[key] for key in ("minutes", "threads", "hardware")}
             note = f" {record['note']}" if "note" in record else ""
-            head = MEMBRANES.format(own=OWN, tuned=TUNED, note=note, **said)
+            labels = {row["contender"]: row["label"] for row in record["rows"]}
+            arranged = " ".join(f'"{labels[name]}" {words}' for name, words in ARRANGEMENTS.items() if name in labels)
+            head = MEMBRANES.format(arrangements=arranged, note=note, **said)
             text += _filled(head) + "".join(_contender(row) for row in _ranked(record["rows"]))
     return text + TARGETS + "".join(_target(record) for record in records)
 
