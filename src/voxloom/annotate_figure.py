@@ -137,7 +137,7 @@ def _draw_projection(axis: Axes, depth_voxels: NDArray[np.int32], spacing_um: Ve
     step = max(1, -(-max(depth_voxels.shape) // PROJECTION_PIXELS))
     depth = depth_voxels[::step, ::step]
     is_hit = depth >= 0
-    depth_um = np.where(is_hit, depth, depth[is_hit].max()) * spacing_um[0]
+    depth_um = np.where(is_hit, depth, depth.max()) * spacing_um[0]  # the farthest; there may be none
     smooth = ndimage.gaussian_filter(depth_um, 1.0)  # the steps between voxels would be all there is to see
     slope_y, slope_x = np.zeros_like(smooth), np.zeros_like(smooth)
     if smooth.shape[0] > 1:
@@ -145,7 +145,7 @@ def _draw_projection(axis: Axes, depth_voxels: NDArray[np.int32], spacing_um: Ve
     if smooth.shape[1] > 1:
         slope_x = np.gradient(smooth, step * spacing_um[2], axis=1)
     light = (1 + 0.6 * slope_y + 0.6 * slope_x) / np.sqrt(1 + slope_y**2 + slope_x**2) / np.sqrt(1 + 2 * 0.6**2)
-    first, last = depth_um[is_hit].min(), depth_um[is_hit].max()
+    first, last = depth_um.min(), depth_um.max()
     near = 1 - 0.65 * (depth_um - first) / max(last - first, 1e-12)
     tone = (0.25 + 0.75 * np.clip(light, 0, 1)) * near
     picture = np.where(is_hit[:, :, None], tone[:, :, None] * np.array([1.0, 0.93, 0.82]), 0.06)
@@ -167,7 +167,7 @@ def _draw_profile(axis: Axes, annotated: Annotated, spacing_um: Vector) -> None:
     axis.set(
         xlabel=f"slice ({spacing_um[0]:g} µm each)",
         ylabel="foreground (% of the slice)",
-        ylim=(0, 1.15 * share.max()),
+        ylim=(0, 1.15 * share.max() or 1.0),
         xlim=(-0.5, share.size - 0.5),
     )
     axis.set_title("foreground of every slice", fontsize=8.5)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,7 @@ class Annotated:
         Number of the first slice with foreground, -1 where there is none: the mask as seen along Z.
     slices : tuple of TracedSlice
         The slice with the most foreground and that with the median amount; fewer if they are the same or all is empty.
+        The middle one where the recipe ignores the whole volume.
     """
 
     levels: dict[str, dict[str, Any]]
@@ -221,7 +222,10 @@ def annotate_volume(
 
         _write(nodes[-1], run, out, codes, "annotate, block")
         foreground, depth = _look_through(out, image.shape, memory_mib)
-        slices = tuple(_trace(z, nodes, run, out) for z in _typical_slices(foreground))
+        shown = _typical_slices(foreground)
+        if not shown and any(_is_whole(box, image.shape) for box in ignored):
+            shown = [image.shape[0] // 2]  # nothing was to be annotated
+        slices = tuple(_trace(z, nodes, run, out) for z in shown)
     return Annotated(run.levels, run.filtered, foreground, depth, slices)
 
 
@@ -347,6 +351,10 @@ def _inside(box: Slices, read: Slices) -> Slices:
         slice(min(max(b.start, r.start), r.stop) - r.start, min(max(b.stop, r.start), r.stop) - r.start)
         for b, r in zip(box, read, strict=True)
     )
+
+
+def _is_whole(box: Slices, shape: Sequence[int]) -> bool:
+    return all(axis.start <= 0 and axis.stop >= size for axis, size in zip(box, shape, strict=True))
 
 
 def _look_through(codes: Any, shape: tuple[int, ...], memory_mib: float) -> tuple[NDArray[np.int64], NDArray[np.int32]]:

@@ -8,6 +8,7 @@ from voxloom.annotate_figure import ADDED, OUTLINE, REMOVED, annotation_figure
 from voxloom.errors import VolumeError
 from voxloom.figures import MUTED, save_figure
 from voxloom.recipe import annotate_volume, summarise
+from voxloom.volume import IGNORE
 
 RECIPE = [
     {"threshold": {"below": 100}},
@@ -90,6 +91,16 @@ def test_is_written_as_svg_and_png(tmp_path):
     svg, png = save_figure(figure, tmp_path / "figure", png_dpi=50)
     assert "remove &lt; 40 voxels" in svg.read_text()
     assert png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_volume_that_is_not_to_be_annotated_is_shown_as_such(tmp_path):
+    """What `voxloom init` writes for volumes without labels: the recipe of those that have none ignores all of them."""
+    recipe = [{"threshold": {"above": "otsu"}}, {"ignore": {"z_um": [0, 1e9]}}]
+    annotated = _annotated(tmp_path, recipe=recipe)
+    assert [traced.z for traced in annotated.slices] == [4]
+    assert (annotated.slices[0].codes == IGNORE).all()
+    figure = annotation_figure(annotated, spacing_um=(2.0, 1.0, 1.0))
+    save_figure(figure, tmp_path / "figure", png_dpi=50)
 
 
 def test_nothing_to_show_is_an_error(tmp_path):
