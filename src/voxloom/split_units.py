@@ -69,7 +69,8 @@ def balanced_parts(
     numbers = {part: max(1, round(share * len(usable))) for part, share in fractions.items() if share > 0}
     if sum(numbers.values()) >= len(usable):
         wanted = " and ".join(f"{number} for {part}" for part, number in numbers.items())
-        raise SplitError(f"{_too_few(what, len(usable))}: {wanted} leave none to train on; {_mend(what)}")
+        mend = _mend(what) if usable else "look at results/annotations: nothing is annotated"
+        raise SplitError(f"{_too_few(what, len(usable))}: {wanted} leave none to train on; {mend}")
     best: dict[int, str] = {}
     least = np.inf
     for _ in range(DRAWS if numbers else 1):
@@ -171,5 +172,8 @@ def _too_few(what: str, number: int) -> str:
 
 def _mend(what: str) -> str:
     if what == "block":
-        return "make block_um smaller, or lower the fractions"
+        return (
+            "make block_um smaller along an axis on which more is annotated, or set test_fraction to 0 (all scores are "
+            "then of voxels that chose epoch and threshold)"
+        )
     return f"add {what}s, or use by: block, for which one volume is enough"

@@ -29,6 +29,12 @@ FEWEST_SLICES = 16
 """Slices from which a volume is split along Z; a flatter one is split along Y."""
 
 FIRST_MINUTES = 5
+UNKNOWN = 255
+"""What nobody annotated, in files that have other labels."""
+
+SMALL = 0.5
+"""Share of a slice's rows below which labels may be those of a block."""
+
 SLAB = 16
 """Slices that are read at once."""
 
@@ -248,25 +254,60 @@ def _volumes_table(found: Sequence[Found], into: Path, voxel_size_um: Sequence[f
 
 @dataclass(frozen=True)
 class _Labels:
-    """What a label file holds."""
+    """What a label file holds; lengths are from the first to the last slice or row with labels."""
 
     volume: Found
-    values: tuple[int, ...]
-    slices: int  # from the first to the last with labels
+    values: frozenset[int]
+    slices: int
     rows: int
+    height: int
+
+    @property
+    def has_unknown(self) -> bool:
+        """Whether 255 stands beside another label, as what nobody annotated."""
+        return UNKNOWN in self.values and len(self.values - {0, UNKNOWN}) > 0
 
 
-def _labels(volume: Found) -> _Labels:
+def _read_labels(labelled: Sequence[Found]) -> list[_Labels]:
+    """Values and extents of label files, all of one custom.
+
+    Raises
+    ------
+    ConfigError
+        If 255 is what nobody annotated in one file and the only label of another.
+    """
+    found = [_labels(volume, unknown=None) for volume in labelled]
+    if not any(labels.has_unknown for labels in found):
+        return found
+    for labels in found:
+        if labels.values - {0} == {UNKNOWN}:
+            other = next(each for each in found if each.has_unknown)
+            raise ConfigError(
+                f"{_path(labels)} marks foreground by 255, which is 'not annotated' in {_path(other)} beside its other "
+                "labels; write one label by the same value in all files, 1 say"
+            )
+    return [_labels(volume, unknown=UNKNOWN) for volume in labelled]
+
+
+def _labels(volume: Found, *, unknown: int | None) -> _Labels:
+    """Look through a label file; what is labelled is all but 0 or, where there is an unknown, all but that."""
     assert volume.label is not None
     values: set[int] = set()
     *_, depth, height, _ = volume.label.require_shape()
     slices, rows = np.zeros(depth, dtype=bool), np.zeros(height, dtype=bool)
     for (*_, z, y, _), part in volume.label.read_blocks(SLAB):
-        values |= {int(value) for value in np.unique(part)}
-        is_labelled: NDArray[np.bool_] = (part.reshape(-1, *part.shape[-3:]) != 0).any(axis=0)
+        present = {int(value) for value in np.unique(part)}
+        values |= present
+        nothing = unknown if unknown in present else 0
+        is_labelled: NDArray[np.bool_] = (part != nothing).reshape(-1, *part.shape[-3:]).any(axis=0)
         slices[z] |= is_labelled.any(axis=(1, 2))
         rows[y] |= is_labelled.any(axis=(0, 2))
-    return _Labels(volume, tuple(sorted(values)), _extent(slices), _extent(rows))
+    return _Labels(volume, frozenset(values), _extent(slices), _extent(rows), height)
+
+
+def _path(labels: _Labels) -> Path:
+    assert labels.volume.label is not None
+    return Path(labels.volume.label.path)
 
 
 def _extent(marked: NDArray[np.bool_]) -> int:
@@ -275,7 +316,7 @@ def _extent(marked: NDArray[np.bool_]) -> int:
 
 
 def _task_file(found: Sequence[Found], task: str, voxel_size_um: Sequence[float] | None) -> str:
-    labelled = [_labels(volume) for volume in found if volume.label is not None]
+    labelled = _read_labels([volume for volume in found if volume.label is not None])
     return f"""\
 # Written by voxloom init for {len(found)} volume(s), {len(labelled)} of them with labels. Every key: config/README.md.
 seed: 17
@@ -298,14 +339,24 @@ def _annotate(labelled: Sequence[_Labels]) -> str:
   recipe: # no label file was found (name_labels.nrrd, name.seg.nrrd, labels/name.tif), so bright voxels are taken
     - threshold: {above: otsu} # below: otsu where dark voxels are meant; look at results/annotations/*/*.png
 """
-    values, text = labelled[0].values, "  recipe: # of volumes without a label file: nothing of them is annotated\n"
+    values, text = sorted(frozenset().union(*(labels.values for labels in labelled))), ""
+    text += "  recipe: # of volumes without a label file: nothing of them is annotated\n"
     text += "    - threshold: {above: otsu}\n    - ignore: {z_um: [0, 1.0e+9]}\n  files:\n"
     shown = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
-    ignored = "[255]" if 255 in values and len(set(values) - {0, 255}) else "[]"
-    why = "255 is 'not annotated'" if ignored == "[255]" else "every voxel is annotated"
-    text += f"    annotation: # values of {Path(labelled[0].volume.label.path).name}: {shown}\n"  # type: ignore[union-attr]
+    has_unknown = any(labels.has_unknown for labels in labelled)
+    ignored = "[255]" if has_unknown else "[]"
+    why = "255 is 'not annotated'" if has_unknown else "every voxel of a slice with labels is annotated"
+    names = _path(labelled[0]).name + (f" and {len(labelled) - 1} more" if len(labelled) > 1 else "")
+    text += f"    annotation: # values of {names}: {shown}\n"
     text += "      labels: any # all but 0; or a list of the values that are meant\n"
     text += f"      ignore_labels: {ignored} # {why}\n"
+    small = [labels for labels in labelled if not has_unknown and labels.rows < SMALL * labels.height]
+    if small:
+        rows = f"{small[0].rows} of {small[0].height} rows"
+        text += (
+            f"      # LOOK: labels of {_path(small[0]).name} are in {rows}. If nobody\n"
+            "      # annotated the rest, write 255 there: 0 says that nothing is there, and that is learnt\n"
+        )
     return text + "      empty_slices: ignore # a slice without any label is taken for one that nobody looked at\n"
 
 

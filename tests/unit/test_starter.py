@@ -99,6 +99,43 @@ def test_blocks_are_of_what_is_labelled(tmp_path, slices, rows, block_um):
         assert found == (expected if expected is None else pytest.approx(expected, rel=1e-4))
 
 
+def block_of_labels(outside, shape=(64, 48, 40)):
+    """A block of 20 x 30 rows that somebody annotated."""
+    labels = np.full(shape, outside, np.uint8)
+    labels[10:30, 9:39] = 0
+    labels[12:28, 12:15] = 1
+    return labels
+
+
+def test_what_nobody_annotated_is_no_label_in_any_file(tmp_path):
+    for name, labels in {"a": volume(shape=(64, 48, 40)), "b": block_of_labels(255)}.items():
+        nrrd(tmp_path / "scans" / f"{name}.nrrd", np.full(labels.shape, 100))
+        nrrd(tmp_path / "scans" / f"{name}_labels.nrrd", labels)
+    starter.write_configuration(tmp_path / "scans", task="t", into=tmp_path)
+    task = config.read_yaml(tmp_path / "config" / "tasks" / "t.yaml")
+    assert task["annotate"]["files"]["annotation"]["ignore_labels"] == [255]
+    assert task["split"]["block_um"][0] == pytest.approx(2 * (20 // 8), rel=1e-4), "of the 20 slices that are annotated"
+    assert "LOOK" not in (tmp_path / "config" / "tasks" / "t.yaml").read_text()
+
+
+def test_a_file_whose_only_label_is_255_elsewhere_not_annotated_is_refused(tmp_path):
+    for name, labels in {"a": volume(255, shape=(64, 48, 40)), "b": block_of_labels(255)}.items():
+        nrrd(tmp_path / "scans" / f"{name}.nrrd", np.full(labels.shape, 100))
+        nrrd(tmp_path / "scans" / f"{name}_labels.nrrd", labels)
+    with pytest.raises(
+        ConfigError, match=r"a_labels.nrrd marks foreground by 255, which is 'not annotated' in .*b_labels"
+    ):
+        starter.write_configuration(tmp_path / "scans", task="t", into=tmp_path)
+
+
+def test_labels_in_a_small_box_are_pointed_out(tmp_path):
+    labels = block_of_labels(0)
+    nrrd(tmp_path / "scans" / "a.nrrd", np.full(labels.shape, 100))
+    nrrd(tmp_path / "scans" / "a_labels.nrrd", labels)
+    starter.write_configuration(tmp_path / "scans", task="t", into=tmp_path)
+    assert "LOOK: labels of a_labels.nrrd are in 3 of 48 rows" in (tmp_path / "config" / "tasks" / "t.yaml").read_text()
+
+
 def test_nothing_is_overwritten(tmp_path):
     nrrd(tmp_path / "scans" / "one.nrrd", volume())
     (tmp_path / "config").mkdir()
