@@ -109,11 +109,17 @@ def plan_model(
     Raises
     ------
     ModelError
-        If not even the smallest network fits the memory.
+        If not even the smallest network fits the memory, or what the task file says doesn't fit the plan.
     """
     given = settings[GIVEN]
     minutes = given.get("max_minutes") or MINUTES[machine.device]
     dimensions, slices, why = _dimensions(fingerprint, room)
+    patch = given.get("input", {}).get("patch_voxels")
+    if patch and dimensions == 2 and patch[0] != 1:
+        raise ModelError(
+            f"input.patch_voxels is {list(patch)}, but the plan takes a network of 2 dimensions, whose patches are one "
+            f"slice: {why}; set it to {[1, *patch[1:]]}, or leave it to the plan"
+        )
     norm = "batch" if machine.has_joint_statistics else "instance"
     base = {
         **settings["network"],
@@ -530,5 +536,9 @@ def plan_task(
             memory_mib=STEP_MEMORY * memory_mib,
             processes=processes,
         )
-        planned[name] = plan_model(fingerprints[name], settings=settings, machine=given, room=Room.of(split))
+        try:
+            planned[name] = plan_model(fingerprints[name], settings=settings, machine=given, room=Room.of(split))
+        except ModelError as error:
+            error.add_note(f"while planning model {name} of task {task}")
+            raise
     return {"task": task, "models": planned}

@@ -141,6 +141,13 @@ def test_what_the_task_file_says_wins_and_the_rest_makes_room():
     assert settings["samples_per_epoch"] > sections()[0]["samples_per_epoch"], "smaller samples, more of them"
 
 
+def test_a_box_for_a_plan_of_slices_is_refused():
+    with pytest.raises(
+        ModelError, match=r"patch_voxels is \[8, 64, 64\], but .* 2 dimensions.*set it to \[1, 64, 64\]"
+    ):
+        planned(input={"patch_voxels": [8, 64, 64]})
+
+
 def test_a_patch_is_several_times_what_the_network_sees_and_a_step_has_two_places():
     found = fingerprint(spacing_um=(0.05, 0.004, 0.004), shape=(4, 512, 512), moves=16)
     settings, _ = planned(found)
