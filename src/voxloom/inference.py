@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -200,7 +201,7 @@ def predict_ensemble(
             for block, window in progress(
                 _read_ahead(reader, image, blocks, margin, shares), total=len(blocks), description=description
             ):
-                with shares.of("network"):
+                with shares.of("network"), _placed_in_errors(image, block):
                     result = _mean_of_block(predictors, window, block, occupancy)
                 if writing is not None:
                     writing.result()
@@ -212,6 +213,17 @@ def predict_ensemble(
         share = 100 * occupancy.empty / occupancy.squares
         LOGGER.info("%.0f %% of the squares of %d x %d voxels hold nothing and got probability 0", share, EDGE, EDGE)
     return facts
+
+
+@contextlib.contextmanager
+def _placed_in_errors(image: Readable, block: Block) -> Iterator[None]:
+    """Say of an error in which block of which volume it happened."""
+    try:
+        yield
+    except VolumeError as error:
+        start, stop = ([getattr(axis, end) for axis in block.core] for end in ("start", "stop"))
+        error.add_note(f"in voxels {start} to {stop} (Z, Y, X) of {getattr(image, 'path', 'the image')}, or near them")
+        raise
 
 
 def with_test_time(members: Sequence[Member], **given: bool | None) -> list[Member]:

@@ -289,10 +289,11 @@ def test_values_that_are_not_finite_are_an_error(monkeypatch):
     model = settings()
     volume = image((1, 40, 40)).astype(np.float32)
     volume[0, 3, 3] = np.nan
-    with pytest.raises(VolumeError, match="not finite"):
+    with pytest.raises(VolumeError, match="not finite") as caught:
         inference.predict_volume(
             trained_network(model), model, volume, np.zeros(volume.shape, np.uint8), memory_mib=100, threads=1
         )
+    assert caught.value.__notes__ == ["in voxels [0, 0, 0] to [1, 40, 40] (Z, Y, X) of the image, or near them"]
 
 
 def test_a_diverged_network_is_an_error():
