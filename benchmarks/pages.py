@@ -77,8 +77,8 @@ it is augmented as the default plan. {arrangements} Of one seed, a difference of
 |---|---|---|---|---|---|---|---|---|---|
 """
 ARRANGEMENTS = {
-    "nnunet": "is what its own planner makes of these data: whole sections, a batch of 2, SGD with a polynomial schedule.",
-    "nnunet_tuned": "takes the plan's patch, batch, optimiser and schedule, with which it takes more steps in the time.",
+    "nnunet": "is what its planner makes of these data: whole sections, a batch of 2, SGD with a polynomial schedule.",
+    "nnunet_tuned": "has the plan's schedule, too, and takes more steps in the time; its weights aren't averaged.",
 }
 """What the contenders with nnU-Net's network are, behind their labels."""
 TARGETS = """

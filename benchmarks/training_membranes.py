@@ -82,9 +82,12 @@ def nnunet_own(held: TrainingVolume, boxes: Sequence[PartBox], options: argparse
 
 
 def nnunet_tuned(held: TrainingVolume, boxes: Sequence[PartBox], options: argparse.Namespace) -> dict[str, Any]:
-    """nnU-Net's network and loss with the default plan's optimiser, schedule, batch and patch: many more steps."""
+    """nnU-Net's network and loss with the default plan's optimiser, schedule, batch and patch: many more steps.
+
+    Without averaged weights, which nnU-Net doesn't have.
+    """
     plan, own = automatic(held, boxes, options), nnunet_own(held, boxes, options)
-    taken = ("optimiser", "schedule", "gradient_clip", "weights_average", "batch_size")
+    taken = ("optimiser", "schedule", "gradient_clip", "batch_size")
     factor = 2 ** (len(nnunet.WIDTHS) - 1)
     z, *plane = plan["input"]["patch_voxels"]
     patch = [z, *(factor * math.ceil(voxels / factor) for voxels in plane)]
@@ -97,7 +100,7 @@ CONTENDERS: dict[str, tuple[str, Contender]] = {
     "published": ("shallow U-Net as published for axons", published_axons),
     "published_vessels": ("shallow U-Net as published for vessels", published_vessels),
     "nnunet": ("nnU-Net's network, loss and optimiser", nnunet_own),
-    "nnunet_tuned": ("nnU-Net's network and loss, the rest auto's", nnunet_tuned),
+    "nnunet_tuned": ("nnU-Net's network and loss, auto's patch, batch and optimiser", nnunet_tuned),
 }
 
 
