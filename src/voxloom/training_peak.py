@@ -107,8 +107,7 @@ def plan_peak(
     Notes
     -----
     What augmentation takes for a moment is not counted: it is over when the network begins, which takes more. Nor is
-    what ``torch.compile`` saves or adds. Soft clDice of small patches was measured at half as much again as planned;
-    many tensors below the 1 MiB from which freed memory goes back to the system may be the reason.
+    what ``torch.compile`` saves or adds.
     """
     precision = str(predictor.dtype).removeprefix("torch.")
     state = sum(tensor.nbytes for tensor in network.state_dict().values())

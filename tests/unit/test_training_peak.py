@@ -124,6 +124,9 @@ from unit.test_training import run, tubes, BOXES
 from voxloom.labelled import PartBox
 boxes = [PartBox("a", "train", (0, 0, 0), (8, 128, 128)), PartBox("a", "validation", (10, 0, 0), (12, 128, 128))]
 chosen = {"network": {"widths": [24, 48, 96]}, "input": {"patch_voxels": [1, 128, 128]}, "samples_per_epoch": 4}
+if sys.argv[1] == "cldice":  # hundreds of tensors of 0.6 MiB
+    chosen["loss"] = {"terms": {"dice": 1.0, "cldice": 1.0}, "positive_weight": 1.0, "cldice_iterations": 8}
+    chosen |= {"network": {"widths": [4, 8]}, "batch_size": 10, "samples_per_epoch": 10}
 made = run(tubes((12, 128, 128)), boxes, epochs=2, **chosen)
 row, own = made.log[-1], made.counts["planned_memory_mib"]
 print(json.dumps([own, row["peak_memory_mib"] - (row["planned_memory_mib"] - own)]))
@@ -131,10 +134,13 @@ print(json.dumps([own, row["peak_memory_mib"] - (row["planned_memory_mib"] - own
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="peak memory is read from Linux")
-def test_a_whole_training_takes_what_was_planned():
+@pytest.mark.parametrize("loss", ["bce", "cldice"])
+def test_a_whole_training_takes_what_was_planned(loss):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
-    done = subprocess.run([sys.executable, "-c", WHOLE], capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", WHOLE, loss], capture_output=True, text=True, env=environment, check=False
+    )
     assert done.returncode == 0, done.stderr
     own, measured = json.loads(done.stdout.splitlines()[-1])
     assert own > 50
-    assert measured == pytest.approx(own, rel=0.15)
+    assert measured == pytest.approx(own, rel=0.1)
