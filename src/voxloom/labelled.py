@@ -279,6 +279,8 @@ class LabelledVolume:
 
     def _joined(self, inside: tuple[slice, ...], *, first_only: bool) -> NDArray[np.uint8]:
         """The annotations of a box as one: each fills only where those before it say nothing."""
+        if len(self.volume.annotations) == 1 and (only := self.volume.annotations[0]) is not None:
+            return np.asarray(only[inside], dtype=np.uint8)
         joined = np.full([part.stop - part.start for part in inside], IGNORE, dtype=np.uint8)
         for annotation in self.volume.annotations[:1] if first_only else self.volume.annotations:
             unknown = joined == IGNORE

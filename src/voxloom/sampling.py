@@ -304,7 +304,8 @@ class Sampler:
         part = self.parts[cell.volume]
         with _named_in_errors(part.name, cell.start):
             codes = part.codes(cell.start, cell.shape)
-            firsts = part.codes(cell.start, cell.shape, first_only=True)
+            has_others = len(part.volume.annotations) > 1
+            firsts = part.codes(cell.start, cell.shape, first_only=True) if has_others else codes
         places = np.flatnonzero(sampling_scan.kinds(codes, firsts)[kind])
         before = int(self.ends[number - 1, kind]) if number else 0
         inside = np.unravel_index(int(places[chosen - before]), cell.shape)
