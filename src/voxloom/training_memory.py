@@ -21,7 +21,7 @@ from voxloom.objective import objective
 BLAS_BYTES = 20 * 2**20
 """What the matrix library of the CPU holds from its first product on, as measured."""
 
-CODE_BYTES = 8 * 2**20
+CODE_BYTES = 3 * 2**20
 """What oneDNN compiles and keeps for the shapes of a network's convolutions, as measured."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
