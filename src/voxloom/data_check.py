@@ -60,13 +60,14 @@ def _refuse_large_patches(training: Sequence[LabelledVolume], settings: Mapping[
     """A patch may end beyond a volume by what the network's pooling needs."""
     patch, factor = settings["input"]["patch_voxels"], networks.size_factor(settings["network"])
 
-    def fits(labelled: LabelledVolume) -> list[bool]:
-        sizes = (math.ceil(size / step) * step for size, step in zip(labelled.shape, factor, strict=True))
-        return [edge <= size for edge, size in zip(patch, sizes, strict=True)]
-
-    small = {labelled.name: labelled.shape for labelled in training if not all(fits(labelled))}
     if settings["network"]["dimensions"] == 2 and holds_slices(training, patch):
-        small = {}
+        return
+
+    def holds_patch(labelled: LabelledVolume) -> bool:
+        sizes = (math.ceil(size / step) * step for size, step in zip(labelled.shape, factor, strict=True))
+        return all(edge <= size for edge, size in zip(patch, sizes, strict=True))
+
+    small = {labelled.name: labelled.shape for labelled in training if not holds_patch(labelled)}
     if small and len(small) == len(training):
         sizes = ", ".join(f"{name} {shape}" for name, shape in small.items())
         most = [max(shape[axis] for shape in small.values()) // factor[axis] * factor[axis] for axis in range(3)]
