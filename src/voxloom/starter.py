@@ -264,8 +264,8 @@ class _Labels:
 
     @property
     def has_unknown(self) -> bool:
-        """Whether 255 stands beside another label, as what nobody annotated."""
-        return UNKNOWN in self.values and len(self.values - {0, UNKNOWN}) > 0
+        """Whether 255 stands beside another label, as what nobody annotated; among larger ones it numbers an object."""
+        return max(self.values) == UNKNOWN and len(self.values - {0, UNKNOWN}) > 0
 
 
 def _read_labels(labelled: Sequence[Found]) -> list[_Labels]:

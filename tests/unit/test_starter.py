@@ -128,6 +128,15 @@ def test_a_file_whose_only_label_is_255_elsewhere_not_annotated_is_refused(tmp_p
         starter.write_configuration(tmp_path / "scans", task="t", into=tmp_path)
 
 
+def test_255_among_larger_numbers_is_an_object():
+    found = starter.Found("a", None, None)
+    has_unknown = [
+        starter._Labels(found, frozenset(values), 1, 1, 1).has_unknown
+        for values in ({0, 1, 255}, {0, 255}, {0, 254, 255, 256}, {0})
+    ]
+    assert has_unknown == [True, False, False, False]
+
+
 def test_labels_in_a_small_box_are_pointed_out(tmp_path):
     labels = block_of_labels(0)
     nrrd(tmp_path / "scans" / "a.nrrd", np.full(labels.shape, 100))
