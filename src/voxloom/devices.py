@@ -180,15 +180,23 @@ def compiled(network: nn.Module, parallel: nn.Module, example: Tensor, dtype: to
     return torch.compile(parallel)  # type: ignore[return-value]
 
 
-def return_freed_memory() -> None:
+def return_freed_memory(*, largest_bytes: int) -> None:
     """Give every large piece of memory back to the system when it is freed, from here on in this process.
 
-    The C library of Linux otherwise keeps freed pieces of up to 32 MiB to use again, and what doesn't fit stays: a
-    training step of small patches then takes up to 45 % more memory than it uses. Fetching them anew takes time, about
-    a sixth of a step's; it were twice that if PyTorch weren't told to ask for huge pages, which it reads at its first
-    tensor: call this before. Elsewhere nothing changes.
+    The C library of Linux otherwise keeps freed pieces of up to 32 MiB to use again (`heap.keep_freed`), and what
+    doesn't fit stays: a training step of small patches then takes up to twice the memory that it uses. Fetching them
+    anew takes time, with two threads a third of a step's. Elsewhere nothing changes.
+
+    Pieces that are too large to be kept come in huge pages, which takes a fifth to a third off a step. PyTorch reads
+    whether to ask for them at its first tensor: call this before. Smaller ones would need more memory in huge pages.
+
+    Parameters
+    ----------
+    largest_bytes : int
+        Of the tensors that there will be.
     """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    if largest_bytes >= heap.KEPT_BYTES:
+        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     heap.set_option(heap.M_MMAP_THRESHOLD, RETURNED_BYTES)
 
 

@@ -20,7 +20,7 @@ from voxloom.plan import STEP_MEMORY
 from voxloom.plan_cost import Machine, forward_flops, machine, training_seconds, weights_mib
 from voxloom.symmetries import tile_symmetries
 from voxloom.tiles import spread
-from voxloom.training_memory import training_bytes
+from voxloom.training_memory import kept_bytes, training_bytes
 
 
 def training_jobs(configuration: Configuration, task: str, headers: Sequence[Header]) -> Iterator[Job]:
@@ -99,14 +99,14 @@ def _training_need(
     """A step of every process, and the training boxes that are held: half of the memory at most."""
     processes = configuration.config["resources"]["processes"]
     where = _machine(configuration, settings)
-    step_mib = processes / 2**20 * training_bytes(
+    a_step = (
         settings["network"],
         _sample_voxels(settings, headers),
         math.ceil(settings["batch_size"] / processes),
         where.precision,
-        moments=optimisation.moments(settings),
-        loss=settings["loss"],
-    )  # fmt: skip
+    )
+    how = {"moments": optimisation.moments(settings), "loss": settings["loss"]}
+    step_mib = processes / 2**20 * training_bytes(*a_step, **how)
     held_mib, room = 0.0, (1 - STEP_MEMORY) * block_mib(memory_mib)
     for mib in (processes * header.voxels * (header.dtype.itemsize + 1) / 2**20 for header in headers):
         held_mib += mib if held_mib + mib <= room else 0.0
@@ -117,7 +117,8 @@ def _training_need(
             f"a training step takes {step_mib:.0f} MiB, the training boxes {held_mib:.0f}; raise resources.memory_mib "
             f"to at least {memory_for(held_mib + step_mib)}, or give the model a smaller batch_size or patch_voxels"
         )
-    return Need(held_mib + step_mib)
+    has_room = held_mib + 2 * step_mib <= block_mib(memory_mib)
+    return Need(held_mib + step_mib + (processes / 2**20 * kept_bytes(*a_step, **how) if has_room else 0.0))
 
 
 def _on_gpu(need: Need, resources: Mapping[str, Any]) -> Need:

@@ -7,6 +7,8 @@ import functools
 import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8  # of malloc.h
+KEPT_BYTES = 2**25
+"""Where glibc arrives by itself in a process that freed large arrays: smaller pieces are kept to be used again."""
 
 
 def set_option(option: int, value: int) -> None:
@@ -21,6 +23,12 @@ def set_option(option: int, value: int) -> None:
     library = _glibc()
     if library is not None:
         library.mallopt(option, value)
+
+
+def keep_freed() -> None:
+    """Keep what is freed, in pieces of up to `KEPT_BYTES`, to use it again, as glibc does by itself."""
+    set_option(M_MMAP_THRESHOLD, KEPT_BYTES)
+    set_option(M_TRIM_THRESHOLD, 2 * KEPT_BYTES)
 
 
 def give_back() -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from voxloom import heap
 
 LARGE_BYTES = 2**20
-MOST_PIECES, KEPT_BYTES = 65536, 2**25
-"""What glibc begins with, and where it arrives by itself in a process that freed large arrays."""
+MOST_PIECES = 65536
+"""What glibc begins with."""
 
 
 class TileMemory:
@@ -56,6 +56,5 @@ def returned_afterwards() -> Iterator[None]:
     try:
         yield
     finally:
-        heap.set_option(heap.M_MMAP_THRESHOLD, KEPT_BYTES)
-        heap.set_option(heap.M_TRIM_THRESHOLD, 2 * KEPT_BYTES)
+        heap.keep_freed()
         heap.give_back()

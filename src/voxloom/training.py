@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from voxloom import (
     devices,
     divergence,
+    heap,
     networks,
     optimisation,
     process_group,
@@ -189,7 +190,7 @@ def train(
     where = devices.choose_device(group.device(device))
     devices.limit_gpu_memory(where, gpu_memory_mib)
     if where.type == "cpu":
-        devices.return_freed_memory()
+        devices.return_freed_memory(largest_bytes=training_peak.largest_bytes(settings, group=group))
     with devices.reproducible(threads=threads, deterministic=settings["deterministic"]):
         before_mib = training_peak.memory_before_mib(settings)
         setup = training_setup.set_up(
@@ -210,7 +211,9 @@ def train(
         epochs, count, together = settings["epochs"], sampler.steps_per_epoch, settings["accumulate_batches"]
         steps_per_epoch = math.ceil(count / together)
         clock = _Clock(settings["max_minutes"], spent_s=state.seconds)
-        peak = setup.peak(before_mib=before_mib)
+        peak = setup.peak(before_mib=before_mib, memory_mib=memory_mib)
+        if peak.kept:
+            heap.keep_freed()
         setup.say()
         training_peak.say_planned(peak, memory_mib=memory_mib)
         for former in state.log if on_epoch else ():

@@ -7,7 +7,7 @@ import json
 import math
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from voxloom import losses, networks
+from voxloom.heap import KEPT_BYTES
 from voxloom.objective import objective
 
 BLAS_BYTES = 20 * 2**20
@@ -23,6 +24,9 @@ BLAS_BYTES = 20 * 2**20
 
 CODE_BYTES = 3 * 2**20
 """What oneDNN compiles and keeps for the shapes of a network's convolutions, as measured."""
+
+KEPT_SHARE = 0.5
+"""Of a step's pieces of up to `heap.KEPT_BYTES`: what the C library keeps beside them, as measured (0.3 to 0.9)."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 BCE = {"name": "bce", "terms": None}
@@ -66,12 +70,39 @@ def training_bytes(
     Calibrated with ``benchmarks/training_memory.py``, which prints planned and measured resident memory of eight
     architectures, 2-D and 3-D, in both precisions: what the tensors don't explain was the input that small float32
     convolutions unfold, which is counted with them, `BLAS_BYTES` and `CODE_BYTES`. It holds where freed memory goes
-    back to the system, see `devices.return_freed_memory`: the C library otherwise keeps what is freed in pieces below
-    32 MiB, up to 45 % more in small networks. A GPU's buffers for convolutions are not counted.
+    back to the system, see `devices.return_freed_memory`; elsewhere `kept_bytes` come on top. A GPU's buffers for
+    convolutions are not counted.
     """
     return _counted_step(
         _key(networks.resolved(network)), tuple(patch_voxels), batch_size, precision, moments, _key(loss)
-    )
+    ).all
+
+
+def kept_bytes(
+    network: Mapping[str, Any],
+    patch_voxels: Sequence[int],
+    batch_size: int,
+    precision: str,
+    *,
+    moments: int = 2,
+    loss: Mapping[str, Any] = BCE,
+) -> float:
+    """Memory that is free and kept to be used again, where it doesn't go back to the system (`heap.keep_freed`).
+
+    Parameters
+    ----------
+    network, patch_voxels, batch_size, precision, moments, loss
+        As in `training_bytes`.
+
+    Returns
+    -------
+    bytes : float
+        An estimate: a share of what a step holds in pieces that are small enough to be kept.
+    """
+    small = _counted_step(
+        _key(networks.resolved(network)), tuple(patch_voxels), batch_size, precision, moments, _key(loss)
+    ).small
+    return KEPT_SHARE * small
 
 
 def forward_bytes(network: Mapping[str, Any], shape: Sequence[int], precision: str) -> int:
@@ -115,10 +146,17 @@ def _key(settings: Mapping[str, Any]) -> str:
     return json.dumps(settings, sort_keys=True)
 
 
+class _Step(NamedTuple):
+    """Bytes of a training step at its peak, and of its pieces that the C library keeps when they are freed."""
+
+    all: int
+    small: int
+
+
 @functools.lru_cache(maxsize=256)
 def _counted_step(
     network_key: str, patch_voxels: tuple[int, ...], batch_size: int, precision: str, moments: int, loss_key: str
-) -> int:
+) -> _Step:
     network, loss = json.loads(network_key), losses.chosen(json.loads(loss_key), target="mask")
     size = patch_voxels[-network["dimensions"] :]
     with FakeTensorMode(), _LiveBytes() as live:
@@ -131,7 +169,8 @@ def _counted_step(
         with _arithmetic(precision):
             outputs = made(x)
         objective(outputs, truth, ignore, loss=loss, positive_weight=1.0).backward()  # type: ignore[no-untyped-call]
-    return live.peak + _library_bytes(live) + moments * 4 * sum(weight.numel() for weight in weights)
+    moments_bytes = moments * 4 * sum(weight.numel() for weight in weights)
+    return _Step(live.peak + _library_bytes(live) + moments_bytes, live.small_peak)
 
 
 @functools.lru_cache(maxsize=256)
@@ -168,7 +207,7 @@ class _LiveBytes(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.sizes: dict[int, int] = {}
-        self.now = self.peak = 0
+        self.now = self.peak = self.small_now = self.small_peak = 0
         self.unfolds = False
 
     def add(self, tensors: Sequence[Any]) -> None:
@@ -179,11 +218,14 @@ class _LiveBytes(TorchDispatchMode):
                 continue
             self.sizes[storage._cdata] = storage.nbytes()
             self.now += storage.nbytes()
+            self.small_now += storage.nbytes() if storage.nbytes() < KEPT_BYTES else 0
             weakref.finalize(storage, self._remove, storage._cdata)
-        self.peak = max(self.peak, self.now)
+        self.peak, self.small_peak = max(self.peak, self.now), max(self.small_peak, self.small_now)
 
     def _remove(self, key: int) -> None:
-        self.now -= self.sizes.pop(key)
+        size = self.sizes.pop(key)
+        self.now -= size
+        self.small_now -= size if size < KEPT_BYTES else 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))

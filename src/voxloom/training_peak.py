@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from voxloom.objective import objective
 from voxloom.predictor import Predictor
 from voxloom.process_group import Group
 from voxloom.sampling import Sampler
-from voxloom.training_memory import forward_bytes, loss_bytes, training_bytes
+from voxloom.training_memory import forward_bytes, kept_bytes, loss_bytes, training_bytes
 from voxloom.validation import Validation
 
 LOGGER = logging.getLogger("voxloom")
@@ -49,6 +49,8 @@ class Peak:
     validation : float
         Predicting the validation boxes and comparing them with their labels.
     is_on_cpu : bool
+    kept : float
+        Memory that is free and kept to be used again; 0 where it goes back to the system.
     """
 
     before: float
@@ -60,6 +62,7 @@ class Peak:
     new_copies: float
     validation: float
     is_on_cpu: bool = True
+    kept: float = 0.0
 
     @property
     def total(self) -> float:
@@ -67,13 +70,14 @@ class Peak:
         on_cpu = self.step, self.weights, self.validation
         step, weights, validation = on_cpu if self.is_on_cpu else (0.0, 0.0, 0.0)
         phases = (step + self.batches, weights + validation, weights + self.new_copies)
-        return self.before + self.samples + self.copies + max(phases)
+        return self.before + self.samples + self.copies + max(phases) + self.kept
 
 
 def plan_peak(
     settings: Mapping[str, Any],
     *,
     before_mib: float,
+    memory_mib: float,
     network: nn.Module,
     sampler: Sampler,
     workers: int,
@@ -89,6 +93,8 @@ def plan_peak(
         A model's settings.
     before_mib : float
         See `memory_before_mib`.
+    memory_mib : float
+        Budget beside that. Where it holds a step twice, freed memory is kept, which makes steps faster.
     network : torch.nn.Module
         That learns.
     sampler : Sampler
@@ -115,15 +121,14 @@ def plan_peak(
     optimised = moments * 4 * sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
     average = state if settings["weights_average"] else 0
     samples = math.ceil(len(sampler.numbers(0)) / group.size)
-    step = training_bytes(
-        settings["network"], sampler.sample_voxels, samples, precision, moments=moments, loss=settings["loss"]
-    )
+    a_step = settings["network"], sampler.sample_voxels, samples, precision
+    step = training_bytes(*a_step, moments=moments, loss=settings["loss"])
     # those of the step's former batches, and the buckets in which processes exchange theirs
     more_gradients = (settings["accumulate_batches"] > 1) + (group.size > 1)
     batch = samples * math.prod(sampler.sample_voxels) * (4 * settings["network"]["slices"] + 4 + 1)
     new_state = state + optimised + average
     former = new_state + state if settings["epochs"] > 1 else state + average
-    return Peak(
+    peak = Peak(
         before=before_mib,
         samples=sampler.held_bytes / MIB,
         batches=(2 + min(workers, sampler.steps_per_epoch)) * batch / MIB,
@@ -135,6 +140,29 @@ def plan_peak(
         validation=(2 * batch + state + validation_bytes(validation, predictor)) / MIB,
         is_on_cpu=predictor.device.type == "cpu",
     )
+    has_room = peak.is_on_cpu and peak.total - peak.before + peak.step <= memory_mib
+    kept = kept_bytes(*a_step, moments=moments, loss=settings["loss"]) if has_room else 0.0
+    return replace(peak, kept=kept / MIB)
+
+
+def largest_bytes(settings: Mapping[str, Any], *, group: Group) -> int:
+    """Memory of the largest tensor of a step: what the first level makes of a batch, in float32.
+
+    Parameters
+    ----------
+    settings : mapping
+        A model's settings.
+    group : Group
+        This process's place among those that train together.
+
+    Returns
+    -------
+    bytes : int
+        At most; slices may be smaller than a patch.
+    """
+    sample = settings["input"]["size"] or settings["input"]["patch_voxels"]
+    samples = math.ceil(settings["batch_size"] / group.size)
+    return 4 * samples * int(networks.resolved(settings["network"])["widths"][0]) * math.prod(sample)
 
 
 def validation_bytes(validation: Validation, predictor: Predictor) -> int:
@@ -207,7 +235,7 @@ def say_planned(peak: Peak, *, memory_mib: float) -> None:
     where = "" if peak.is_on_cpu else " on the GPU"
     LOGGER.info(
         "memory planned: %.0f MiB, of which %.0f are there before training. A step takes %.0f%s, samples held %.0f, "
-        "batches made ahead %.0f, copies of the weights %.0f, validation %.0f%s",
+        "batches made ahead %.0f, copies of the weights %.0f, validation %.0f%s; %.0f are kept to be used again",
         peak.total,
         peak.before,
         peak.step,
@@ -217,6 +245,7 @@ def say_planned(peak: Peak, *, memory_mib: float) -> None:
         peak.copies,
         peak.validation,
         where,
+        peak.kept,
     )
     if peak.total - peak.before > memory_mib:
         LOGGER.warning(

@@ -134,13 +134,15 @@ class Setup:
             has_rotations=False,
         )
 
-    def peak(self, *, before_mib: float) -> Peak:
+    def peak(self, *, before_mib: float, memory_mib: float) -> Peak:
         """Plan the memory that this training will hold.
 
         Parameters
         ----------
         before_mib : float
             What the process held before.
+        memory_mib : float
+            Budget beside that.
 
         Returns
         -------
@@ -149,6 +151,7 @@ class Setup:
         return training_peak.plan_peak(
             self.settings,
             before_mib=before_mib,
+            memory_mib=memory_mib,
             network=self.learner.network,
             sampler=self.sampler,
             workers=self.workers,

@@ -24,8 +24,7 @@ c = ctypes.CDLL(None)
 c.malloc.restype, c.malloc.argtypes, c.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
 names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
 c.mallinfo2.restype = type("Counts", (ctypes.Structure,), {"_fields_": [(n, ctypes.c_size_t) for n in names.split()]})
-heap.set_option(heap.M_MMAP_THRESHOLD, tile_memory.KEPT_BYTES)  # as in a process that freed large arrays
-heap.set_option(heap.M_TRIM_THRESHOLD, 2 * tile_memory.KEPT_BYTES)
+heap.keep_freed()  # as in a process that freed large arrays
 memory, known, taken = tile_memory.TileMemory() if sys.argv[1] == "ours" else None, set(), []
 
 

@@ -104,6 +104,7 @@ def run(
     on_epoch=None,
     checkpoint_minutes=math.inf,
     batch_file=None,
+    memory_mib=200,
     **changes,
 ):
     return train(
@@ -111,7 +112,7 @@ def run(
         boxes=boxes,
         settings=settings(**changes),
         seed=seed,
-        memory_mib=200,
+        memory_mib=memory_mib,
         threads=1,
         device="cpu",
         resume=resume,
