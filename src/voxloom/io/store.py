@@ -24,6 +24,7 @@ from numpy.typing import DTypeLike, NDArray
 from voxloom import heap
 from voxloom.errors import FormatError, VolumeError
 from voxloom.io.files import WORK, atomic_directory
+from voxloom.io.pyramid import Level, Pyramid, levels_of
 from voxloom.io.resume import Journal, Kept, is_resumable
 from voxloom.volume import Geometry, Quantisation, Vector
 
@@ -236,6 +237,7 @@ class VolumeWriter:
     ) -> None:
         self.array = array
         self.journal = journal
+        self.pyramid: Pyramid | None = None
         self.folder = folder
         self.metadata = dict(metadata or {})
         self.shape: tuple[int, ...] = tuple(array.shape)
@@ -245,7 +247,10 @@ class VolumeWriter:
     def __setitem__(self, index: Any, values: NDArray[Any]) -> None:
         if values.dtype != self.dtype:
             raise VolumeError(f"the volume holds {self.dtype}, got an array of {values.dtype}; convert it first")
-        self.array[_as_numpy(index, self.shape)].write(values).result()
+        meant = _as_numpy(index, self.shape)
+        self.array[meant].write(values).result()
+        if self.pyramid is not None:
+            self.pyramid.take(_as_box(meant, self.shape, values.shape), values)
 
     def is_done(self, core: tuple[slice, ...]) -> bool:
         """Whether a box of voxels (Z, Y, X) was written before, and the bytes are still those."""
@@ -348,12 +353,17 @@ def create_volume(
     assert resume is None or len(shape) == 3, "a volume with channels doesn't resume"
     with atomic_directory(path, resume=resume) as folder:
         writer = _begin(folder, "0", shape, np.dtype(dtype), metadata, compression)
+        levels = levels_of(shape, geometry.spacing_um) if multiscale else []
+        writer.pyramid = Pyramid(
+            writer,
+            levels,
+            method=KINDS[kind],
+            begin=lambda number: _begin(folder, str(number), levels[number - 1].shape, writer.dtype),
+        )
         yield writer
-        factors = [(1, 1, 1)]
-        if multiscale:
-            factors = _add_levels(folder, writer, geometry.spacing_um, KINDS[kind])
+        writer.pyramid.finish()
         (folder / "0" / METADATA).stat()  # what was removed meanwhile is not written again
-        document = _group_document(Path(path).stem, shape, geometry, kind, quantisation, writer.metadata, factors)
+        document = _group_document(Path(path).stem, shape, geometry, kind, quantisation, writer.metadata, levels)
         (folder / METADATA).write_text(json.dumps(document, indent=1))
 
 
@@ -442,6 +452,14 @@ def _as_numpy(index: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
     return tuple(meant)
 
 
+def _as_box(meant: tuple[Any, ...], shape: tuple[int, ...], values_shape: tuple[int, ...]) -> tuple[slice, ...] | None:
+    """What an index of `_as_numpy` means, as a box that values fill one by one; None where it is no such box."""
+    whole = (*meant, *(slice(0, size, 1) for size in shape[len(meant) :]))
+    if not all(isinstance(part, slice) and part.step == 1 for part in whole):
+        return None
+    return whole if tuple(part.stop - part.start for part in whole) == values_shape else None
+
+
 def shards_of(shape: Sequence[int]) -> tuple[int, ...]:
     """Shards of a store: a whole number of chunks, and no larger than the volume needs.
 
@@ -514,88 +532,6 @@ def _open_array(path: Path) -> Any:
         raise FormatError(f"{path} can't be opened as a Zarr v3 array: {error}") from None
 
 
-def _add_levels(folder: Path, full: VolumeWriter, spacing_um: Vector, method: str) -> list[tuple[int, int, int]]:
-    """Write levels "1", "2", ...; return each level's reduction (Z, Y, X) against full size."""
-    factors = [(1, 1, 1)]
-    finer = full
-    while max(finer.shape[-3:]) > 256:
-        spacing = [s * f for s, f in zip(spacing_um, factors[-1], strict=True)]
-        # halve only the axes that are finer than the others, so that voxels become isotropic on the way
-        step = [2 if s < 1.5 * min(spacing) and n > 1 else 1 for s, n in zip(spacing, finer.shape[-3:], strict=True)]
-        shape = finer.shape[:-3] + tuple(-(-n // k) for n, k in zip(finer.shape[-3:], step, strict=True))
-        coarser = _begin(folder, str(len(factors)), shape, full.dtype)
-        lead = [range(n) for n in shape[:-3]]
-        for channel in lead[0] if lead else [None]:
-            at = () if channel is None else (slice(channel, channel + 1),)
-            for z in range(0, shape[-3], coarser.shard_shape[-3]):
-                for y in range(0, shape[-2], coarser.shard_shape[-2]):
-                    _reduce_rows(finer, coarser, at, z, y, step, method)
-        factors.append(tuple(f * k for f, k in zip(factors[-1], step, strict=True)))  # type: ignore[arg-type]
-        finer = coarser
-    return factors
-
-
-def _reduce_rows(
-    finer: VolumeWriter, coarser: VolumeWriter, at: tuple[slice, ...], z: int, y: int, step: list[int], method: str
-) -> None:
-    """Reduce one row of the coarser level's shards, in pieces of one shard."""
-    depth, height, width = coarser.shard_shape[-3:]
-    for x in range(0, coarser.shape[-1], width):
-        first = (z, y, x)
-        last = [min(f + n, s) for f, n, s in zip(first, (depth, height, width), coarser.shape[-3:], strict=True)]
-        box = tuple(slice(f, e) for f, e in zip(first, last, strict=True))
-        target = (*at, *box)
-        if coarser.is_done(box):
-            continue
-        source = (
-            *at,
-            *(slice(f * k, min(e * k, s)) for f, e, k, s in zip(first, last, step, finer.shape[-3:], strict=True)),
-        )
-        coarser[target] = _reduce(finer[source], step, method)
-        coarser.mark_done(box)
-
-
-def _reduce(values: NDArray[Any], step: list[int], method: str) -> NDArray[Any]:
-    """One coarser block from one finer block; an odd border is repeated."""
-    lead = [(0, 0)] * (values.ndim - 3)
-    odd = [(0, -n % k) for n, k in zip(values.shape[-3:], step, strict=True)]
-    padded = np.pad(values, lead + odd, mode="edge") if any(after for _, after in odd) else values
-    if method == "mean":
-        return _means(padded, step)
-    if method == "nearest":
-        return np.ascontiguousarray(padded[..., :: step[0], :: step[1], :: step[2]])
-    if method == "annotation":  # one more, so that 255 becomes 0: foreground wins over background, and both over it
-        return _largest(padded + np.uint8(1), step) - np.uint8(1)
-    return _largest(padded, step)
-
-
-def _largest(values: NDArray[Any], step: list[int]) -> NDArray[Any]:
-    """The largest of every cell; axis by axis, the one along which memory isn't contiguous last."""
-    for axis, factor in zip((-3, -2, -1), step, strict=True):
-        if factor == 2:
-            before = [slice(None)] * values.ndim
-            before[axis] = slice(0, None, 2)
-            after = list(before)
-            after[axis] = slice(1, None, 2)
-            values = np.maximum(values[tuple(before)], values[tuple(after)])
-    return values
-
-
-def _means(values: NDArray[Any], step: list[int]) -> NDArray[Any]:
-    """Means of cells, plane by plane: several times as fast as one reduction, and without a copy of real numbers."""
-    z, y, x = (n // k for n, k in zip(values.shape[-3:], step, strict=True))
-    is_integer = values.dtype.kind in "iu"
-    sums = np.int16 if values.dtype.itemsize == 1 else np.float64  # eight bytes add up to 2040 at most
-    means = np.empty((*values.shape[:-3], z, y, x), values.dtype)
-    for plane in range(z):
-        total = np.zeros((*values.shape[:-3], y, x), sums)
-        for dz, dy, dx in np.ndindex(*step):
-            total += values[..., plane * step[0] + dz, dy :: step[1], dx :: step[2]]
-        mean = total / np.prod(step)
-        means[..., plane, :, :] = np.rint(mean) if is_integer else mean
-    return means
-
-
 def _group_document(
     name: str,
     shape: tuple[int, ...],
@@ -603,14 +539,14 @@ def _group_document(
     kind: str,
     quantisation: Quantisation | None,
     metadata: dict[str, Any],
-    factors: list[tuple[int, int, int]],
+    levels: Sequence[Level],
 ) -> dict[str, Any]:
     axes: list[dict[str, str]] = [{"name": n, "type": "space", "unit": "micrometer"} for n in "zyx"]
     if len(shape) == 4:
         axes.insert(0, {"name": "c", "type": "channel"})
     lead = len(shape) - 3
     datasets = []
-    for level, factor in enumerate(factors):
+    for level, factor in enumerate([(1, 1, 1), *(each.factor for each in levels)]):
         scale = [s * f for s, f in zip(geometry.spacing_um, factor, strict=True)]
         # the centre of a coarse voxel is the middle of the fine ones that it stands for
         shift = np.array([(f - 1) / 2 * s for f, s in zip(factor, geometry.spacing_um, strict=True)])
