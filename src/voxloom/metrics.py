@@ -53,10 +53,11 @@ def joint_histogram(
         raise VolumeError(
             f"stored scores must be uint8 or uint16, got {stored.dtype}; quantise them, or use level_histogram"
         )
-    counts = np.zeros((4 if stored.dtype == np.uint8 else 1, 3, LEVELS[stored.dtype]), dtype=np.int64)
+    counts = np.zeros((4 if stored.dtype == np.uint8 else 1, 3 * LEVELS[stored.dtype]), dtype=np.int64)
+    places = np.empty(min(PIECE, stored.size), dtype=np.uint32)
     for values, codes in _pieces(stored, mask, ignore):
-        _count(values, codes, counts)
-    return counts.sum(axis=0)[:2]
+        _count(values, codes, places, counts)
+    return counts.sum(axis=0).reshape(3, -1)[:2]
 
 
 PIECE = 1 << 16
@@ -76,11 +77,21 @@ def _pieces(
 
 
 @compiled
-def _count(stored: Any, codes: Any, counts: Any) -> None:
+def _count(stored: Any, codes: Any, places: Any, counts: Any) -> None:
+    levels = np.uint32(counts.shape[1] // 3)
+    for i in range(stored.size):  # several voxels an instruction
+        places[i] = np.uint32(min(codes[i], np.uint8(2))) * levels + stored[i]
     # several copies of the counts: consecutive voxels with the same score don't wait for one another
-    copies = counts.shape[0]
-    for i in range(stored.size):
-        counts[i & (copies - 1), min(codes[i], 2), stored[i]] += 1
+    most = counts.shape[0] - 1
+    one, two, three, four = counts[0], counts[1 & most], counts[2 & most], counts[3 & most]
+    last = stored.size // 4 * 4
+    for i in range(0, last, 4):
+        one[places[i]] += 1
+        two[places[i + 1]] += 1
+        three[places[i + 2]] += 1
+        four[places[i + 3]] += 1
+    for i in range(last, stored.size):
+        one[places[i]] += 1
 
 
 def level_histogram(
