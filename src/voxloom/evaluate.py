@@ -214,21 +214,23 @@ def evaluate_prediction(
     curves: list[pd.DataFrame] = []
     bins: list[pd.DataFrame] = []
     for (against, part), counted in tallies.items():
+        known: dict[tuple[str, ...], dict[str, tuple[float, float]]] = {}  # one volume is also the pool and its region
         for scope in _scopes(split, predictions):
             cells = counted.of(scope.volumes)
             if not len(cells):
                 continue
             histogram = cells.sum(axis=0)
             row = {"against": against, "part": part, "scope": scope.scope, "name": scope.name}
-            intervals = metrics.bootstrap_intervals(
-                cells, level=threshold["stored"], samples=bootstrap_samples, rng=np.random.default_rng(seed)
-            )
+            if scope.volumes not in known:
+                known[scope.volumes] = metrics.bootstrap_intervals(
+                    cells, level=threshold["stored"], samples=bootstrap_samples, rng=np.random.default_rng(seed)
+                )
             lines = [centre_lines[against, v] for v in scope.volumes if (against, v) in centre_lines]
             scores.append(
                 row
                 | {"grid": "native"}
                 | _scores_of(histogram, threshold["stored"], quantisation)
-                | _named_intervals(intervals)
+                | _named_intervals(known[scope.volumes])
                 | {"cldice": sum(lines, CentreLineCounts()).cldice if lines and part == "test" else np.nan}
                 | {"bootstrap_blocks": len(cells), "bootstrap_block_um": cell_um}
             )
