@@ -20,12 +20,14 @@ class TileMemory:
     large ones, which split what is freed, so that the next shape's pieces don't fit and memory grows with every shape.
 
     So the large pieces of a shape's first forward pass come from the system and go back there, and what stays lies
-    close together. All later ones share the memory that is kept, without anything between. Call the first ones first
+    close together. All later ones share the memory that is kept, without anything between; it goes back when the shape
+    changes, since the pieces of another one fit badly into what is left. Call the first ones first, then shape by shape
     (see `tiles.each_shape_first`). Elsewhere than on Linux with glibc nothing changes.
     """
 
     def __init__(self) -> None:
         self._known: set[tuple[int, ...]] = set()
+        self._former: tuple[int, ...] = ()
 
     @contextlib.contextmanager
     def of_forward_pass(self, shape: Sequence[int]) -> Iterator[None]:
@@ -38,16 +40,17 @@ class TileMemory:
         """
         heap.set_option(heap.M_MMAP_THRESHOLD, LARGE_BYTES)
         heap.set_option(heap.M_TRIM_THRESHOLD, 2**31 - 1)  # what a tile leaves is the next one's, however much it is
+        if tuple(shape) != self._former:
+            heap.give_back()
         if tuple(shape) in self._known:
             heap.set_option(heap.M_MMAP_MAX, 0)
-        else:
-            heap.give_back()
         try:
             yield
         finally:
             # images and results live longer than a tile: not among its pieces
             heap.set_option(heap.M_MMAP_MAX, MOST_PIECES)
-        self._known.add(tuple(shape))
+        self._former = tuple(shape)
+        self._known.add(self._former)
 
 
 @contextlib.contextmanager

@@ -159,7 +159,7 @@ def spread_tiles(start: int, stop: int, size: int, *, edge: int, factor: int) ->
 
 
 def each_shape_first(boxes: Iterable[tuple[Tile, ...]]) -> list[tuple[Tile, ...]]:
-    """The same tiles, beginning with one of every shape; otherwise in their order.
+    """The same tiles, beginning with one of every shape; then shape by shape.
 
     Parameters
     ----------
@@ -177,12 +177,10 @@ def each_shape_first(boxes: Iterable[tuple[Tile, ...]]) -> list[tuple[Tile, ...]
     >>> [tile.core for (tile,) in each_shape_first((tile,) for tile in tiles)]
     [(0, 8), (16, 24), (8, 16)]
     """
-    first: dict[tuple[int, ...], tuple[Tile, ...]] = {}
-    later = []
+    alike: dict[tuple[int, ...], list[tuple[Tile, ...]]] = {}
     for box in boxes:
-        if first.setdefault(tuple(tile.read[1] - tile.read[0] for tile in box), box) is not box:
-            later.append(box)
-    return [*first.values(), *later]
+        alike.setdefault(tuple(tile.read[1] - tile.read[0] for tile in box), []).append(box)
+    return [*(first for first, *_ in alike.values()), *(box for _, *later in alike.values() for box in later)]
 
 
 def _tile(kept: tuple[int, int], seen_from: tuple[int, int], *, end: int, halo: int, factor: int) -> Tile:
