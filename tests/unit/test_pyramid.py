@@ -31,6 +31,7 @@ class Held:
         self.values[index] = values
         if self.pyramid is not None:
             self.pyramid.take(index, values)
+            self.pyramid.write()
 
     def is_done(self, core):
         return core in self.done

@@ -110,12 +110,13 @@ class Pyramid:
         self._arrays: dict[int, Array] = {0: full}
         self._pending: dict[tuple[int, Shard], list[tuple[Slices, NDArray[Any]]]] = {}
         self._pending_bytes = 0
+        self._whole: list[tuple[int, Slices, list[tuple[Slices, NDArray[Any]]]]] = []
         self._made: set[tuple[int, Shard]] = set()
         self._spoilt: set[tuple[int, Shard]] = set()
         self._lock = threading.Lock()
 
     def take(self, box: Slices | None, values: NDArray[Any]) -> None:
-        """Reduce what was written to the full size. Safe to call from several threads.
+        """Reduce what was written to the full size; `write` writes it. Both are safe to call from several threads.
 
         Parameters
         ----------
@@ -128,15 +129,32 @@ class Pyramid:
         elif self.levels:
             self._take(1, box, values)  # type: ignore[arg-type]
 
+    def write(self) -> None:
+        """Write the shards that are whole by now."""
+        while True:
+            with self._lock:
+                if not self._whole:
+                    return
+                number, whole, pieces = self._whole.pop()
+            joined = np.empty([b.stop - b.start for b in whole], pieces[0][1].dtype)
+            for at, each in pieces:
+                joined[tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(at, whole, strict=True))] = each
+            coarser = self._array(number)
+            if not coarser.is_done(whole):  # by a run that was interrupted before it noted the finer box
+                coarser[whole] = joined
+                coarser.mark_done(whole)
+            self._take(number + 1, whole, joined)
+
     def finish(self) -> None:
-        """Make what is missing."""
+        """Write what is left, and make what is missing."""
+        self.write()
         for number, level in enumerate(self.levels, start=1):
             finer, coarser = self._array(number - 1), self._array(number)
             for shard in itertools.product(
                 *(range(-(-n // s)) for n, s in zip(coarser.shape, coarser.shard_shape, strict=True))
             ):
                 box = _box_of(coarser, shard)
-                is_made = (number, shard) in self._made or (coarser.is_done(box) if len(box) == 3 else False)
+                is_made = (number, shard) in self._made or coarser.is_done(box)
                 if is_made and (number, shard) not in self._spoilt:
                     continue
                 coarser[box] = reduced(finer[_finer(box, level.step, finer.shape)], level.step[-3:], self.method)
@@ -166,7 +184,7 @@ class Pyramid:
             self._add(number, shard, whole, piece, reduced(values[inside], step[-3:], self.method))
 
     def _add(self, number: int, shard: Shard, whole: Slices, piece: Slices, values: NDArray[Any]) -> None:
-        """Keep a part of a shard, and write the shard when it is there."""
+        """Keep a part of a shard until all of it is there."""
         key = number, shard
         with self._lock:
             pieces = self._pending.setdefault(key, [])
@@ -178,18 +196,11 @@ class Pyramid:
                 if is_whole:
                     self._forget(key)
                     self._made.add(key)
+                    self._whole.append((number, whole, pieces))
                 elif self._pending_bytes > PENDING_BYTES:
                     is_twice = True
         if is_twice or key in self._spoilt:
             self._spoil(number, _finer(piece, self.levels[number - 1].step, self._array(number - 1).shape))
-        elif is_whole:
-            joined = np.empty([b.stop - b.start for b in whole], values.dtype)
-            for at, each in pieces:
-                joined[tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(at, whole, strict=True))] = each
-            coarser = self._array(number)
-            coarser[whole] = joined
-            coarser.mark_done(whole)
-            self._take(number + 1, whole, joined)
 
     def _spoil(self, number: int, box: Slices) -> None:
         """Leave to `finish` all that depends on a box of the next finer level."""

@@ -251,6 +251,8 @@ class VolumeWriter:
         self.array[meant].write(values).result()
         if self.pyramid is not None:
             self.pyramid.take(_as_box(meant, self.shape, values.shape), values)
+            if self.journal is None:
+                self.pyramid.write()
 
     def is_done(self, core: tuple[slice, ...]) -> bool:
         """Whether a box of voxels (Z, Y, X) was written before, and the bytes are still those."""
@@ -260,6 +262,8 @@ class VolumeWriter:
         """Note that a box of voxels is written."""
         if self.journal is not None:
             self.journal.mark_done(core)
+            if self.pyramid is not None:  # only now: a run that is killed in here has done the box
+                self.pyramid.write()
 
     def written(self) -> list[tuple[int, ...]]:
         """Places (z, y, x), in shards, of the shards that are done."""
