@@ -188,12 +188,13 @@ def return_freed_memory(*, largest_bytes: int) -> None:
     anew takes time, with two threads a third of a step's. Elsewhere nothing changes.
 
     Pieces that are too large to be kept come in huge pages, which takes a fifth to a third off a step. PyTorch reads
-    whether to ask for them at its first tensor: call this before. Smaller ones would need more memory in huge pages.
+    whether to ask for them at its first tensor: call this before. Smaller ones that are kept would need more memory in
+    huge pages; those that aren't take longer without.
 
     Parameters
     ----------
     largest_bytes : int
-        Of the tensors that there will be.
+        Of what a convolution will make.
     """
     if largest_bytes >= heap.KEPT_BYTES:
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

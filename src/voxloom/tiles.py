@@ -173,9 +173,10 @@ def each_shape_first(boxes: Iterable[tuple[Tile, ...]]) -> list[tuple[Tile, ...]
 
     Examples
     --------
-    >>> tiles = [Tile((0, 8), (0, 12)), Tile((8, 16), (0, 12)), Tile((16, 24), (8, 24))]
-    >>> [tile.core for (tile,) in each_shape_first((tile,) for tile in tiles)]
-    [(0, 8), (16, 24), (8, 16)]
+    >>> lengths = [12, 9, 12, 9, 12]
+    >>> tiles = [Tile((8 * k, 8 * k + 8), (0, length)) for k, length in enumerate(lengths)]
+    >>> [tile.core[0] for (tile,) in each_shape_first((tile,) for tile in tiles)]
+    [0, 8, 16, 32, 24]
     """
     alike: dict[tuple[int, ...], list[tuple[Tile, ...]]] = {}
     for box in boxes:

@@ -146,7 +146,7 @@ def plan_peak(
 
 
 def largest_bytes(settings: Mapping[str, Any], *, group: Group) -> int:
-    """Memory of the largest tensor of a step: what the first level makes of a batch, in float32.
+    """Memory of the largest that a convolution makes of a batch, in float32; joined with its skip it is twice as much.
 
     Parameters
     ----------

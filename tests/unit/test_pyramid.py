@@ -169,3 +169,14 @@ def test_means_are_rounded_as_numpy_rounds_them(dtype, step):
         np.testing.assert_allclose(reduced(values, step, "mean"), expected_means, rtol=1e-6)
     else:
         np.testing.assert_array_equal(reduced(values, step, "mean"), expected_means)
+
+
+def test_voxels_are_not_needed_after_they_were_written():
+    full, levels, arrays = begun((8, 8, 8), "nearest", factors=((2, 1, 1),))
+    values = np.random.default_rng(0).integers(0, 255, full.shape).astype(np.uint32)
+    for z in range(0, 8, 2):
+        buffer = values[z : z + 2].copy()
+        full[z : z + 2, 0:8, 0:8] = buffer
+        buffer[:] = 999
+    full.pyramid.finish()
+    np.testing.assert_array_equal(arrays[1].values, next(expected(values, levels, "nearest")))

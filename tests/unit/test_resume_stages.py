@@ -76,7 +76,7 @@ class Counted:
             if self.writes == self.stop_at:
                 raise PowerCut
             self.writes += 1
-            write(writer, index, values)  # which may write to coarser levels as well
+            write(writer, index, values)
 
         def counted_label(mask, **options):
             self.looks += 1

@@ -1,4 +1,4 @@
-"""Tiles of changing shape take no more memory than the largest, and each shape's first one comes before the others."""
+"""Tiles of several shapes take no more memory than the largest: each shape's first one first, then shape by shape."""
 
 import ctypes
 import itertools
@@ -103,3 +103,30 @@ def test_the_first_pass_over_a_shape_has_memory_of_its_own(monkeypatch):
         "kept",
         "back, own",
     ]
+    with pytest.raises(ZeroDivisionError), memory.of_forward_pass((3, 4)):
+        raise ZeroDivisionError
+    assert within((3, 4)) == "back, own"
+
+
+@pytest.mark.parametrize(("keys", "core"), [({"dimensions": 3, "widths": [2, 3, 3]}, (64, 16)), ({}, (16, 64))])
+def test_one_tile_of_every_shape_comes_first_and_then_shape_by_shape(monkeypatch, keys, core):
+    model, shapes = settings(**keys), []
+    volume = image((48, 64, 64)) if keys else image((1, 64, 64))
+    monkeypatch.setitem(predictor.FIXED_CORES, "cpu", core)
+    forward = predictor.Predictor.forward
+
+    def recording(self, batch):
+        assert self.memory is not None
+        shapes.append(tuple(batch.shape))
+        return forward(self, batch)
+
+    monkeypatch.setattr(predictor.Predictor, "forward", recording)
+    out = np.empty(volume.shape, dtype=np.uint8)
+    inference.predict_volume(trained_network(model), model, volume, out, memory_mib=400, threads=1, halo_voxels=4)
+    every = set(shapes)
+    assert len(every) == (8 if keys else 4)
+    assert set(shapes[: len(every)]) == every
+    later = shapes[len(every) :]
+    changes = sum(a != b for a, b in itertools.pairwise(later))
+    assert len(later) > changes + 1, "or their order would say nothing"
+    assert changes == len(set(later)) - 1

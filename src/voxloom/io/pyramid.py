@@ -92,8 +92,8 @@ class Pyramid:
     """The coarser levels of a volume that is being written.
 
     Reading a volume again takes as long as writing it, so every box is reduced when it is written, and a coarser shard
-    is written when all of it is there. What came in odd pieces, twice, from another run or from another job, is read
-    again by `finish`.
+    is written when all of it is there. What came in odd pieces, twice, from another run or from another job, or would
+    have waited in more than `PENDING_BYTES`, is read again by `finish`.
 
     Parameters
     ----------
@@ -148,6 +148,7 @@ class Pyramid:
     def finish(self) -> None:
         """Write what is left, and make what is missing."""
         self.write()
+        self._pending.clear()
         for number, level in enumerate(self.levels, start=1):
             finer, coarser = self._array(number - 1), self._array(number)
             for shard in itertools.product(
@@ -246,7 +247,7 @@ def reduced(values: NDArray[Any], step: Sequence[int], method: str) -> NDArray[A
     values : ndarray, shape ([C,] Z, Y, X)
         Not modified.
     step : sequence of int
-        1 or 2 along (Z, Y, X).
+        1 or 2 along (Z, Y, X), 2 along one axis at least.
     method : {"mean", "max", "annotation", "nearest"}
         Of a cell's voxels: "annotation" lets foreground (1) win over background and both over "not annotated" (255);
         "nearest" takes the first.
@@ -262,7 +263,7 @@ def reduced(values: NDArray[Any], step: Sequence[int], method: str) -> NDArray[A
     if method == "mean":
         return _means(padded, step)
     if method == "nearest":
-        return np.ascontiguousarray(padded[..., :: step[0], :: step[1], :: step[2]])
+        return padded[..., :: step[0], :: step[1], :: step[2]].copy()  # of voxels that their owner may overwrite
     if method == "annotation":  # one more, so that 255 becomes 0: foreground wins over background, and both over it
         return _largest(padded + np.uint8(1), step) - np.uint8(1)
     return _largest(padded, step)
