@@ -32,38 +32,36 @@ class Rate:
     source: str
 
 
-PAGES = "measured: docs/performance.md, 1024 x 1024 x 1024 voxels of uint8 on 2 cores of AMD EPYC"
+HALF = "about half of what benchmarks/rates.py measured, 512^3 voxels of uint8 on an idle core of AMD EPYC (Zen 5)"
 DEMO = "estimated: from jobs of the demo, 80 x 144 x 144 voxels of uint8 on one core of AMD EPYC, that last seconds"
 COUNTED = "assumed: operations at the speed of voxloom.plan_cost"
-SMALL = "measured: benchmarks/rates.py, 256 x 256 x 256 voxels of uint8 on a core of Intel Xeon at 2.5 GHz, shared"
 SECTIONS = "measured: 6 sections of 512 x 512 pixels with drawn membranes on a core of Intel Xeon at 2.5 GHz, shared"
 MEMBRANES = "measured: benchmarks/membrane_scores.py, 512 x 512 x 30 voxels on a core of a shared machine"
-PASSES = "estimated: each of segment's two passes is half of it"
 
 RATES = {
-    "convert": Rate(14e6, 0.5, 0, PAGES),
-    "annotate": Rate(3e6, 5, 370, PAGES),
+    "convert": Rate(105e6, 0.5, 0, HALF),
+    "annotate": Rate(38e6, 3, 370, HALF),
     "annotate_import": Rate(8e6, 0.5, 75, DEMO),
-    "distance": Rate(12e6, 1.5, 205, PAGES),
-    "split": Rate(30e6, 3, 165, DEMO),
+    "distance": Rate(24e6, 1.5, 205, HALF),
+    "split": Rate(78e6, 3, 165, HALF),
     "plan": Rate(10e6, 12, 500, DEMO),
     "train": Rate(1.0, 10, 530, COUNTED),
     "predict": Rate(1.0, 6, 430, COUNTED),
     "predict_part": Rate(1.0, 6, 430, COUNTED),
     "predict_fusion_weight": Rate(0.15e6, 5, 250, SECTIONS),
     "predict_fused": Rate(1.4e6, 2, 250, SECTIONS),
-    "evaluate": Rate(21e6, 5, 250, PAGES),
+    "evaluate": Rate(18e6, 5, 250, HALF),
     "evaluate_membranes": Rate(0.7e6, 6, 250, MEMBRANES),
-    "segment": Rate(28e6, 1.5, 235, SMALL),
-    "segment_look": Rate(56e6, 1.5, 235, PASSES),
-    "segment_part": Rate(56e6, 1.5, 235, PASSES),
-    "measure": Rate(4e6, 2, 255, DEMO),
+    "segment": Rate(43e6, 1.5, 235, HALF),
+    "segment_look": Rate(38e6, 1.5, 235, HALF),
+    "segment_part": Rate(30e6, 1.5, 235, HALF),
+    "measure": Rate(6.7e6, 2, 255, HALF),
 }
 """By stage. Start and memory of the libraries are estimates in every row, from the demo's jobs; convert counts its
 memory itself. benchmarks/rates.py measures the stages without a network."""
 
-JOINED_PER_SECOND = 114e6
-"""Voxels a second of a job that joins the parts of a stage: the coarser levels; measured as `SMALL` says."""
+JOINED_PER_SECOND = 128e6
+"""Voxels a second of a job that joins the parts of a stage: the coarser levels; `HALF` of what was measured."""
 
 CELLS_TIMES = 3.3
 """How much longer numbering cells takes than numbering foreground; measured as `SECTIONS` says."""
