@@ -184,11 +184,11 @@ def return_freed_memory(*, largest_bytes: int) -> None:
     """Give every large piece of memory back to the system when it is freed, from here on in this process.
 
     The C library of Linux otherwise keeps freed pieces of up to 32 MiB to use again (`heap.keep_freed`), and what
-    doesn't fit stays: a training step of small patches then takes up to twice the memory that it uses. Fetching them
-    anew takes time, with two threads a third of a step's. Elsewhere nothing changes.
+    doesn't fit stays: a training step of small patches then takes much more memory than it uses. Fetching them anew
+    takes time, the more the more threads there are. Elsewhere nothing changes.
 
-    Pieces that are too large to be kept come in huge pages, which takes a fifth to a third off a step. PyTorch reads
-    whether to ask for them at its first tensor: call this before. Smaller ones that are kept would need more memory in
+    Pieces that are too large to be kept come in huge pages, which are faster to fetch. PyTorch reads whether to ask for
+    them at its first tensor: call this before. Smaller ones that are kept would need more memory in
     huge pages; those that aren't take longer without.
 
     Parameters

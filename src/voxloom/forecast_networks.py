@@ -20,7 +20,7 @@ from voxloom.plan import STEP_MEMORY
 from voxloom.plan_cost import Machine, forward_flops, machine, training_seconds, weights_mib
 from voxloom.symmetries import tile_symmetries
 from voxloom.tiles import spread
-from voxloom.training_memory import kept_bytes, training_bytes
+from voxloom.training_memory import training_bytes
 
 
 def training_jobs(configuration: Configuration, task: str, headers: Sequence[Header]) -> Iterator[Job]:
@@ -118,7 +118,7 @@ def _training_need(
             f"to at least {memory_for(held_mib + step_mib)}, or give the model a smaller batch_size or patch_voxels"
         )
     has_room = held_mib + 2 * step_mib <= block_mib(memory_mib)
-    return Need(held_mib + step_mib + (processes / 2**20 * kept_bytes(*a_step, **how) if has_room else 0.0))
+    return Need(held_mib + processes / 2**20 * training_bytes(*a_step, **how, keeps_freed=has_room))
 
 
 def _on_gpu(need: Need, resources: Mapping[str, Any]) -> Need:

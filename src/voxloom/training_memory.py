@@ -26,7 +26,7 @@ CODE_BYTES = 3 * 2**20
 """What oneDNN compiles and keeps for the shapes of a network's convolutions, as measured."""
 
 KEPT_SHARE = 0.5
-"""Of a step's pieces of up to `heap.KEPT_BYTES`: what the C library keeps beside them, as measured (0.3 to 0.9)."""
+"""Of a step's pieces of up to `heap.KEPT_BYTES`: what the C library keeps beside them, as measured."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 BCE = {"name": "bce", "terms": None}
@@ -40,6 +40,7 @@ def training_bytes(
     *,
     moments: int = 2,
     loss: Mapping[str, Any] = BCE,
+    keeps_freed: bool = False,
 ) -> int:
     """Peak memory of a training step: weights, gradients, the optimiser's moments, and what the backward pass needs.
 
@@ -56,6 +57,8 @@ def training_bytes(
         Numbers that the optimiser keeps for each weight; 2 for Adam, 1 for SGD with momentum.
     loss : mapping
         The keys under ``loss`` of a model.
+    keeps_freed : bool
+        Whether freed memory is kept to be used again (`heap.keep_freed`), which adds an estimate of how much that is.
 
     Returns
     -------
@@ -70,39 +73,13 @@ def training_bytes(
     Calibrated with ``benchmarks/training_memory.py``, which prints planned and measured resident memory of eight
     architectures, 2-D and 3-D, in both precisions: what the tensors don't explain was the input that small float32
     convolutions unfold, which is counted with them, `BLAS_BYTES` and `CODE_BYTES`. It holds where freed memory goes
-    back to the system, see `devices.return_freed_memory`; elsewhere `kept_bytes` come on top. A GPU's buffers for
+    back to the system, see `devices.return_freed_memory`, or with `keeps_freed`. A GPU's buffers for
     convolutions are not counted.
     """
-    return _counted_step(
+    step = _counted_step(
         _key(networks.resolved(network)), tuple(patch_voxels), batch_size, precision, moments, _key(loss)
-    ).all
-
-
-def kept_bytes(
-    network: Mapping[str, Any],
-    patch_voxels: Sequence[int],
-    batch_size: int,
-    precision: str,
-    *,
-    moments: int = 2,
-    loss: Mapping[str, Any] = BCE,
-) -> float:
-    """Memory that is free and kept to be used again, where it doesn't go back to the system (`heap.keep_freed`).
-
-    Parameters
-    ----------
-    network, patch_voxels, batch_size, precision, moments, loss
-        As in `training_bytes`.
-
-    Returns
-    -------
-    bytes : float
-        An estimate: a share of what a step holds in pieces that are small enough to be kept.
-    """
-    small = _counted_step(
-        _key(networks.resolved(network)), tuple(patch_voxels), batch_size, precision, moments, _key(loss)
-    ).small
-    return KEPT_SHARE * small
+    )
+    return step.all + (round(KEPT_SHARE * step.small) if keeps_freed else 0)
 
 
 def forward_bytes(network: Mapping[str, Any], shape: Sequence[int], precision: str) -> int:

@@ -17,7 +17,7 @@ from voxloom.objective import objective
 from voxloom.predictor import Predictor
 from voxloom.process_group import Group
 from voxloom.sampling import Sampler
-from voxloom.training_memory import forward_bytes, kept_bytes, loss_bytes, training_bytes
+from voxloom.training_memory import forward_bytes, loss_bytes, training_bytes
 from voxloom.validation import Validation
 
 LOGGER = logging.getLogger("voxloom")
@@ -141,7 +141,7 @@ def plan_peak(
         is_on_cpu=predictor.device.type == "cpu",
     )
     has_room = peak.is_on_cpu and peak.total - peak.before + peak.step <= memory_mib
-    kept = kept_bytes(*a_step, moments=moments, loss=settings["loss"]) if has_room else 0.0
+    kept = training_bytes(*a_step, moments=moments, loss=settings["loss"], keeps_freed=has_room) - step
     return replace(peak, kept=kept / MIB)
 
 

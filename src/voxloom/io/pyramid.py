@@ -189,8 +189,8 @@ class Pyramid:
         key = number, shard
         with self._lock:
             pieces = self._pending.setdefault(key, [])
-            is_twice = key in self._made or any(_overlap(piece, other) for other, _ in pieces)
-            if not is_twice and key not in self._spoilt:
+            is_left = key in self._made or any(_overlap(piece, other) for other, _ in pieces)
+            if not is_left and key not in self._spoilt:
                 pieces.append((piece, values))
                 self._pending_bytes += values.nbytes
                 is_whole = sum(each.size for _, each in pieces) == math.prod(b.stop - b.start for b in whole)
@@ -199,8 +199,8 @@ class Pyramid:
                     self._made.add(key)
                     self._whole.append((number, whole, pieces))
                 elif self._pending_bytes > PENDING_BYTES:
-                    is_twice = True
-        if is_twice or key in self._spoilt:
+                    is_left = True
+        if is_left or key in self._spoilt:
             self._spoil(number, _finer(piece, self.levels[number - 1].step, self._array(number - 1).shape))
 
     def _spoil(self, number: int, box: Slices) -> None:
