@@ -52,7 +52,7 @@ CHARTS = {
     "memory": "Peak memory of every stage as a share of the budget it was given, the whole process counted.",
     "threads": "Time against threads, relative to one thread.",
     "shards": "Time of a volume cut into shards that run as jobs of their own, relative to one job. Starting the jobs"
-    " counts, which takes a second or two each: at 512³ that is as long as the work itself.",
+    " counts, and at 512³ they are short.",
 }
 """The figures, by the word in a record's ``chart``, with their captions."""
 TRAINING = """\
