@@ -540,7 +540,9 @@ def bootstrap_intervals(
     values: dict[str, list[NDArray[np.float64]]] = {name: [] for name in INTERVALS}
     batch = max(1, (32 << 20) // max(1, kept.shape[1] * 8))
     for first in range(0, samples, batch):
-        weights = rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=min(batch, samples - first))
+        count = min(batch, samples - first)
+        drawn = rng.integers(blocks, size=(count, blocks)) + blocks * np.arange(count)[:, None]
+        weights = np.bincount(drawn.ravel(), minlength=count * blocks).reshape(count, blocks)
         resampled = (weights.astype(float) @ kept).reshape(len(weights), 2, len(used))
         counts = confusion(resampled, level=at)
         values["average_precision"].append(average_precision(resampled))
