@@ -38,7 +38,7 @@ import nrrd, zarr
 from zarr.codecs import BloscCodec
 def work():
     values, _ = nrrd.read(str(source), index_order="C")
-    compressor = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")
+    compressor = BloscCodec(cname="zstd", clevel=2, shuffle="bitshuffle")
     zarr.create_array(str(target), data=values, chunks=(64,) * 3, compressors=[compressor])
 """,
     "decode": """

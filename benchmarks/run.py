@@ -52,6 +52,7 @@ STAGES = {
     MACHINE: Part(MACHINE, "machine.py", small="--mib 64 --rounds 1 --edge 256"),
     "nrrd": Part("convert", "nrrd_files.py", small="--size 96 --rounds 1"),
     "conversion": Part("convert", "conversion.py", small="--slices 64 128 --edge 96 --rounds 1"),
+    "compression": Part("convert", "compression.py", small="--slices 64 --edge 96 --rounds 1"),
     "patches": Part("convert", "patches.py", small="--size 128 --patches 4 --rounds 1"),
     "steps": Part("annotate", "annotation_steps.py", small="--size 96 --edt-size 64 --rounds 1"),
     "annotate": Part("annotate", "annotate_stage.py", small="--size 96 --rounds 1"),

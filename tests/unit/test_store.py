@@ -131,3 +131,25 @@ def test_errors_say_what_was_expected(tmp_path):
         volume[5]
     with pytest.raises(VolumeError, match="three positive numbers"):
         Geometry(spacing_um=(1.0, 0.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "order"),
+    [
+        ("image", "uint16", "bitshuffle"),
+        ("probability", "uint16", "bitshuffle"),
+        ("distance", "uint16", "shuffle"),
+        ("labels", "uint32", "shuffle"),
+        ("annotation", "uint8", "noshuffle"),
+        ("image", "uint8", "noshuffle"),
+    ],
+)
+def test_bits_are_shuffled_where_they_are_noise_and_bytes_where_they_repeat(tmp_path, kind, dtype, order):
+    values = np.arange(300, dtype=np.int64).reshape(1, 1, 300).astype(dtype)
+    with io.create_volume(tmp_path / "v.zarr", shape=values.shape, dtype=dtype, geometry=GEOMETRY, kind=kind) as out:
+        out[:, :, :] = values
+    for level in ("0", "1"):
+        (sharding,) = json.loads((tmp_path / "v.zarr" / level / "zarr.json").read_text())["codecs"]
+        how = sharding["configuration"]["codecs"][-1]["configuration"]
+        assert (how["cname"], how["clevel"], how["shuffle"]) == ("zstd", 2, order)
+    np.testing.assert_array_equal(io.open_volume(tmp_path / "v.zarr")[:, :, :], values)

@@ -42,6 +42,11 @@ KINDS = {
 """What a volume can be, and how its coarser levels are made."""
 
 COMPRESSIONS = ("zstd", "none")
+LEVEL = 2
+"""Of zstd; from 3 on it looks for repetitions that noise doesn't have, which takes several times as long."""
+
+NOISY = ("image", "probability")
+"""Kinds whose low bits are noise and best kept apart, bit by bit; of all others whole bytes repeat."""
 
 
 @functools.cache
@@ -356,13 +361,14 @@ def create_volume(
         raise VolumeError(f"unknown compression {compression!r}; known: {', '.join(COMPRESSIONS)}")
     assert resume is None or len(shape) == 3, "a volume with channels doesn't resume"
     with atomic_directory(path, resume=resume) as folder:
-        writer = _begin(folder, "0", shape, np.dtype(dtype), metadata, compression)
+        order = "bitshuffle" if kind in NOISY else "shuffle"
+        writer = _begin(folder, "0", shape, np.dtype(dtype), metadata, None if compression == "none" else order)
         levels = levels_of(shape, geometry.spacing_um) if multiscale else []
         writer.pyramid = Pyramid(
             writer,
             levels,
             method=KINDS[kind],
-            begin=lambda number: _begin(folder, str(number), levels[number - 1].shape, writer.dtype),
+            begin=lambda number: _begin(folder, str(number), levels[number - 1].shape, writer.dtype, order=order),
         )
         yield writer
         writer.pyramid.finish()
@@ -423,10 +429,10 @@ def _begin(
     shape: tuple[int, ...],
     dtype: np.dtype,
     metadata: dict[str, Any] | None = None,
-    compression: str = "zstd",
+    order: str | None = "shuffle",
 ) -> VolumeWriter:
     """Create an array, or open the one that an interrupted run left in a folder that is found again."""
-    writer = VolumeWriter(_create_array(folder / name, shape, dtype, compression), folder, metadata)
+    writer = VolumeWriter(_create_array(folder / name, shape, dtype, order), folder, metadata)
     if is_resumable(folder):
         lines = folder / WORK / f"done-{name.rpartition('/')[2]}.txt"
         writer.journal = Journal(lines, folder / name, writer.shape, writer.shard_shape)
@@ -482,27 +488,21 @@ def shards_of(shape: Sequence[int]) -> tuple[int, ...]:
     return (*[1] * (len(shape) - 3), *shard)
 
 
-def _create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype, compression: str) -> Any:
+def _create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype, order: str | None) -> Any:
+    """`order` is blosc's, in which it compresses the bytes of several voxels; None leaves them uncompressed."""
     chunk = [min(CHUNK, size) for size in shape[-3:]]
     lead = [1] * (len(shape) - 3)
-    inner = [
-        {"name": "bytes", "configuration": {"endian": "little"}} if dtype.itemsize > 1 else {"name": "bytes"},
-        {
-            "name": "blosc",
-            "configuration": {
-                "cname": "zstd",
-                "clevel": 3,
-                "shuffle": "bitshuffle" if dtype.itemsize > 1 else "noshuffle",
-                "typesize": dtype.itemsize,
-                "blocksize": 0,
-            },
-        },
-    ]
+    codecs: list[dict[str, Any]] = [{"name": "bytes"}]
+    if dtype.itemsize > 1:
+        codecs[0]["configuration"] = {"endian": "little"}
+    if order is not None:
+        how = {"cname": "zstd", "clevel": LEVEL, "shuffle": order if dtype.itemsize > 1 else "noshuffle"}
+        codecs.append({"name": "blosc", "configuration": {**how, "typesize": dtype.itemsize, "blocksize": 0}})
     sharding = {
         "name": "sharding_indexed",
         "configuration": {
             "chunk_shape": lead + chunk,
-            "codecs": inner if compression == "zstd" else inner[:1],
+            "codecs": codecs,
             "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
             "index_location": "end",
         },
