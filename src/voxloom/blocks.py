@@ -8,18 +8,26 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from voxloom import heap
 from voxloom.errors import VolumeError
 from voxloom.job_memory import memory_for
 from voxloom.logs import LOGGER, progress
 
 Slices = tuple[slice, ...]
 Shape = tuple[int, int, int]
+
+MOST_VOXELS = 2**26
+"""Of a block that loses little to its halo: what is larger is no faster, and more of it is lost by an interruption."""
+
+LITTLE = 1.25
+"""Voxels that are read for each voxel of a block, up to which the halo costs little."""
 
 
 class Readable(Protocol):
@@ -51,6 +59,24 @@ class Resumable(Writable, Protocol):
 
     def mark_done(self, core: Slices) -> None:
         """Note that a box is written."""
+
+
+class Scratch(Protocol):
+    """A place where arrays wait that don't fit in memory."""
+
+    def save(self, key: str, arrays: Sequence[NDArray[Any]]) -> None:
+        """Keep arrays under a key that is not in use."""
+
+    def take(self, key: str) -> list[NDArray[Any]]:
+        """What stands under a key, which is then forgotten."""
+
+
+@runtime_checkable
+class Roomy(Writable, Protocol):
+    """A volume that has such a place beside it."""
+
+    def scratch_arrays(self, name: str) -> AbstractContextManager[Scratch]:
+        """A new one, which is removed at the end."""
 
 
 class Results(Protocol):
@@ -165,7 +191,7 @@ def block_shape_for(
     align: Sequence[int] = (64, 64, 64),
     workers: int = 1,
 ) -> Shape:
-    """The largest block that fits the memory budget.
+    """The largest block that fits the memory budget and that it pays to work on at once.
 
     Parameters
     ----------
@@ -205,7 +231,10 @@ def block_shape_for(
         for axis in sorted(range(3), key=lambda k: edges[k] / max(1, halo_voxels[k])):
             longer = list(edges)
             longer[axis] = min(edges[axis] + align[axis], shape[axis])
-            if longer[axis] > edges[axis] and read_voxels(longer, shape, halo_voxels) <= budget:
+            pays = math.prod(longer) <= MOST_VOXELS or read_voxels(edges, shape, halo_voxels) > LITTLE * math.prod(
+                edges
+            )
+            if longer[axis] > edges[axis] and pays and read_voxels(longer, shape, halo_voxels) <= budget:
                 edges = longer
                 break
         else:
@@ -234,6 +263,7 @@ def reduce_blocks(
     halo_voxels: Sequence[int] = (0, 0, 0),
     blocks: Sequence[Block] | None = None,
     threads: int = 1,
+    keeps_freed: bool = False,
     description: str = "",
     keep: Results | None = None,
 ) -> Iterator[tuple[Block, Any]]:
@@ -251,6 +281,8 @@ def reduce_blocks(
         These instead of a grid.
     threads : int
         Blocks in work at a time; one more result may wait to be handed on.
+    keeps_freed : bool
+        Whether what one block frees is kept for the next, see `voxloom.heap.keeping`.
     description : str
         For the progress line in the log.
     keep : Results, optional
@@ -285,7 +317,9 @@ def reduce_blocks(
             keep.save(block.core, kept)
         return kept
 
-    yield from progress(_in_order(work_or_load, blocks, threads=threads), total=len(blocks), description=description)
+    with heap.keeping(keeps_freed):
+        results = _in_order(work_or_load, blocks, threads=threads)
+        yield from progress(results, total=len(blocks), description=description)
 
 
 def map_blocks(
@@ -296,6 +330,7 @@ def map_blocks(
     halo_voxels: Sequence[int] = (0, 0, 0),
     blocks: Sequence[Block] | None = None,
     threads: int = 1,
+    keeps_freed: bool = False,
     description: str = "",
 ) -> None:
     """Apply a function to every block and write the part of its result that has full context.
@@ -310,7 +345,7 @@ def map_blocks(
     out : object
         Takes ``out[slices] = array``. `block_shape` should be whole shards of it, so that no two blocks share one. A
         volume that resumes (`Resumable`) is written by one such pass, not in place, and what it has is left out.
-    block_shape, halo_voxels, blocks, threads, description
+    block_shape, halo_voxels, blocks, threads, keeps_freed, description
         See `reduce_blocks`.
     """
     work = _reading(function, inputs)
@@ -321,11 +356,13 @@ def map_blocks(
         if result.shape[-3:] != read:
             raise VolumeError(f"a block of {read} became one of {result.shape}; expected the same shape")
         z, y, x = block.inner
-        write_block(out, block, np.ascontiguousarray(result[..., z, y, x]))
+        write_block(out, block, result[..., z, y, x])
 
     blocks = unfinished(_blocks_of(inputs, block_shape, halo_voxels) if blocks is None else blocks, out, description)
-    for _ in progress(_in_order(work_and_write, blocks, threads=threads), total=len(blocks), description=description):
-        pass
+    with heap.keeping(keeps_freed):
+        results = _in_order(work_and_write, blocks, threads=threads)
+        for _ in progress(results, total=len(blocks), description=description):
+            pass
 
 
 def unfinished(blocks: Sequence[Block], out: Writable, description: str = "") -> list[Block]:

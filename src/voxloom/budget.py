@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,9 @@ from voxloom.job_memory import memory_for
 
 SHARD = (64, 64, 64)
 """Of a volume that isn't stored in shards."""
+
+KEPT = 1.3
+"""What blocks take where freed memory is kept (`voxloom.heap.keeping`), as a multiple of what they use; measured."""
 
 
 @dataclass(frozen=True)
@@ -28,17 +32,25 @@ class Layout:
         Blocks in work at a time.
     mib : float
         What they take at most, all together.
+    keeps_freed : bool
+        Whether what one block frees is kept for the next, see `voxloom.heap.keeping`.
     """
 
     block_shape: Shape
     halo_voxels: Shape
     threads: int
     mib: float
+    keeps_freed: bool = False
 
     @property
     def grid(self) -> dict[str, Any]:
         """The keyword arguments of `voxloom.blocks.map_blocks` and `voxloom.blocks.reduce_blocks`."""
-        return {"block_shape": self.block_shape, "halo_voxels": self.halo_voxels, "threads": self.threads}
+        return {"block_shape": self.block_shape, "halo_voxels": self.halo_voxels, **self.how}
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """Those of them that count where the blocks are given."""
+        return {"threads": self.threads, "keeps_freed": self.keeps_freed}
 
 
 def blocks_within(
@@ -50,7 +62,7 @@ def blocks_within(
     threads: int,
     halo_voxels: Shape = (0, 0, 0),
 ) -> Layout:
-    """The largest block for the most threads, up to `threads`, that the budget holds.
+    """The largest block for the most threads, up to `threads`, that the budget holds; freed memory kept if it can be.
 
     Parameters
     ----------
@@ -71,22 +83,23 @@ def blocks_within(
     VolumeError
         If not even one block on one thread fits.
     """
-    for workers in range(threads, 0, -1):
+    for workers, keeps in itertools.product(range(threads, 0, -1), (True, False)):
+        taken = bytes_per_voxel * (KEPT if keeps else 1)
         try:
             block_shape = block_shape_for(
                 shape,
-                bytes_per_voxel=bytes_per_voxel,
+                bytes_per_voxel=taken,
                 memory_mib=memory_mib,
                 halo_voxels=halo_voxels,
                 align=align,
                 workers=workers,
             )
         except VolumeError:
-            if workers == 1:
+            if workers == 1 and not keeps:
                 raise
         else:
             read = read_voxels(block_shape, shape, halo_voxels)
-            return Layout(block_shape, halo_voxels, workers, read * bytes_per_voxel * workers / 2**20)
+            return Layout(block_shape, halo_voxels, workers, read * taken * workers / 2**20, keeps)
     raise VolumeError(f"threads must be at least 1, got {threads}")
 
 
@@ -211,7 +224,8 @@ def fixed_within(
             f"{memory_mib:.0f} MiB; raise resources.memory_mib to at least {memory_for(mib)}"
         )
     workers = threads if memory_mib == math.inf else max(1, min(threads, int(memory_mib / mib)))
-    return Layout((z, y, x), halo_voxels, workers, mib * workers)
+    keeps = mib * workers * KEPT <= memory_mib
+    return Layout((z, y, x), halo_voxels, workers, mib * workers * (KEPT if keeps else 1), keeps)
 
 
 def shard_shape(volume: Any) -> tuple[int, ...]:

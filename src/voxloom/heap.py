@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import sys
+import threading
+from collections.abc import Iterator
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8  # of malloc.h
 KEPT_BYTES = 2**25
 """Where glibc arrives by itself in a process that freed large arrays: smaller pieces are kept to be used again."""
+
+MOST_PIECES = 65536
+"""Of their own from the system: what glibc begins with."""
+
+_LOCK = threading.Lock()
+_keepers = 0
 
 
 def set_option(option: int, value: int) -> None:
@@ -29,6 +38,37 @@ def keep_freed() -> None:
     """Keep what is freed, in pieces of up to `KEPT_BYTES`, to use it again, as glibc does by itself."""
     set_option(M_MMAP_THRESHOLD, KEPT_BYTES)
     set_option(M_TRIM_THRESHOLD, 2 * KEPT_BYTES)
+
+
+@contextlib.contextmanager
+def keeping(is_wanted: bool = True) -> Iterator[None]:
+    """A context in which all that is freed is kept to be used again; afterwards it goes back.
+
+    Memory that is fetched anew must be cleared by the system, which takes up to a fifth of what is done with a block.
+    What is freed and doesn't fit the next piece stays, too: see `voxloom.budget.KEPT`.
+
+    Parameters
+    ----------
+    is_wanted : bool
+        False leaves things as they are.
+    """
+    global _keepers
+    if not is_wanted:
+        yield
+        return
+    with _LOCK:
+        _keepers += 1
+        set_option(M_MMAP_MAX, 0)
+        set_option(M_TRIM_THRESHOLD, 2**31 - 1)
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _keepers -= 1
+            if not _keepers:
+                set_option(M_MMAP_MAX, MOST_PIECES)
+                keep_freed()
+                give_back()
 
 
 def give_back() -> None:

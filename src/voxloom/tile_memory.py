@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 from voxloom import heap
 
 LARGE_BYTES = 2**20
-MOST_PIECES = 65536
-"""What glibc begins with."""
 
 
 class TileMemory:
@@ -48,7 +46,7 @@ class TileMemory:
             yield
         finally:
             # images and results live longer than a tile: not among its pieces
-            heap.set_option(heap.M_MMAP_MAX, MOST_PIECES)
+            heap.set_option(heap.M_MMAP_MAX, heap.MOST_PIECES)
         self._former = tuple(shape)
         self._known.add(self._former)
 

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from voxloom import job_memory
-from voxloom.budget import blocks_within, fixed_within, slabs_within, smallest_memory
+from voxloom.blocks import MOST_VOXELS
+from voxloom.budget import KEPT, blocks_within, fixed_within, slabs_within, smallest_memory
 from voxloom.errors import VolumeError
 
 
@@ -25,8 +26,24 @@ def test_as_many_threads_as_fit():
     assert _blocks(3.5, threads=4) == ((64, 64, 64), 3, 3)
 
 
-def test_what_is_left_makes_blocks_larger():
-    assert _blocks(8, threads=4) == ((128, 64, 64), 4, 8)
+def test_what_is_left_keeps_what_is_freed_and_makes_blocks_larger():
+    assert _blocks(5.2, threads=4) == ((64, 64, 64), 4, pytest.approx(4 * KEPT))
+    assert _blocks(8 * KEPT, threads=4) == ((128, 64, 64), 4, pytest.approx(8 * KEPT))
+
+
+def test_threads_come_before_keeping_what_is_freed():
+    how = {"bytes_per_voxel": 4, "align": (64, 64, 64), "threads": 2}
+    assert [blocks_within((256, 256, 256), memory_mib=mib, **how).how for mib in (2, 2 * KEPT, 1)] == [
+        {"threads": 2, "keeps_freed": False},
+        {"threads": 2, "keeps_freed": True},
+        {"threads": 1, "keeps_freed": False},
+    ]
+
+
+def test_a_block_grows_no_further_than_it_pays_unless_its_halo_costs_much():
+    shape, how = (2048, 2048, 2048), {"bytes_per_voxel": 1, "align": (64, 512, 512), "memory_mib": 4096, "threads": 1}
+    assert blocks_within(shape, halo_voxels=(8, 8, 8), **how).block_shape == (256, 512, 512)
+    assert math.prod(blocks_within(shape, halo_voxels=(128, 128, 128), **how).block_shape) > 4 * MOST_VOXELS
 
 
 def test_a_budget_below_one_block_is_refused():
@@ -40,14 +57,15 @@ def test_slabs_are_whole_shards_deep_and_thinner_where_the_budget_wants_it():
     slabs = {"bytes_per_voxel": 4, "shards_of": None, "threads": 2}
     assert slabs_within((256, 256, 256), memory_mib=32, **slabs).block_shape == (64, 256, 256)  # 16 MiB a slab
     thin = slabs_within((256, 256, 256), memory_mib=15, **slabs)
-    assert (thin.block_shape, thin.threads, thin.mib) == ((60, 256, 256), 1, 15)
+    assert (thin.block_shape, thin.threads, thin.mib) == ((46, 256, 256), 1, pytest.approx(11.5 * KEPT))
 
 
 def test_blocks_of_one_size_are_fewer_at_a_time_where_the_budget_is_small():
     fixed = {"bytes_per_voxel": 4, "halo_voxels": (0, 0, 32), "threads": 4}
     shape, block = (64, 64, 256), (64, 64, 64)  # 2 MiB with its halo
     assert fixed_within(shape, block, memory_mib=math.inf, **fixed).threads == 4
-    assert fixed_within(shape, block, memory_mib=5, **fixed).threads == 2
+    assert fixed_within(shape, block, memory_mib=5, **fixed).how == {"threads": 2, "keeps_freed": False}
+    assert fixed_within(shape, block, memory_mib=4 * KEPT, **fixed).how == {"threads": 2, "keeps_freed": True}
     with pytest.raises(VolumeError, match="raise resources.memory_mib to at least 3"):
         fixed_within(shape, block, memory_mib=1, **fixed)
 

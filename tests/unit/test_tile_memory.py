@@ -89,7 +89,7 @@ def test_the_first_pass_over_a_shape_has_memory_of_its_own(monkeypatch):
         said.clear()
         with memory.of_forward_pass(shape):
             inside = list(said)
-        assert said[-1] == (heap.M_MMAP_MAX, tile_memory.MOST_PIECES)
+        assert said[-1] == (heap.M_MMAP_MAX, heap.MOST_PIECES)
         is_kept = (heap.M_MMAP_MAX, 0) in inside
         return ("back, " if "back" in inside else "") + ("kept" if is_kept else "own")
 

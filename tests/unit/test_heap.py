@@ -1,0 +1,68 @@
+"""Freed memory is kept while somebody wants it, and goes back afterwards."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from voxloom import heap
+from voxloom.blocks import map_blocks, reduce_blocks
+
+# arrays that are larger than what glibc keeps by itself come and go, as with every block
+BLOCKS = """
+import json, resource, sys
+import numpy as np
+from voxloom import heap
+
+
+def faults_and_mib(is_wanted):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    with heap.keeping(is_wanted):
+        for _ in range(20):
+            np.ones(48 * 2**20, np.uint8)
+    taken = next(line for line in open("/proc/self/status") if line.startswith("VmRSS"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, int(taken.split()[1]) / 1024
+
+
+faults_and_mib(False)
+print(json.dumps([faults_and_mib(True), faults_and_mib(False)]))
+"""
+
+
+@pytest.mark.skipif(heap._glibc() is None, reason="needs Linux's C library")
+def test_kept_memory_is_fetched_once_and_given_back():
+    said = subprocess.run([sys.executable, "-c", BLOCKS], check=True, capture_output=True, text=True)
+    (kept, kept_mib), (fetched, fetched_mib) = json.loads(said.stdout)
+    assert kept < fetched / 5
+    assert kept_mib < fetched_mib + 16
+
+
+def test_the_last_one_who_wants_it_gives_it_back(monkeypatch):
+    said = []
+    monkeypatch.setattr(heap, "set_option", lambda *pair: said.append(pair))
+    monkeypatch.setattr(heap, "give_back", lambda: said.append("back"))
+    with heap.keeping(False):
+        pass
+    assert not said
+    with heap.keeping():
+        with pytest.raises(ZeroDivisionError), heap.keeping():
+            raise ZeroDivisionError
+        assert (heap.M_MMAP_MAX, 0) in said
+        assert "back" not in said
+    assert said[-1] == "back"
+    assert (heap.M_MMAP_MAX, heap.MOST_PIECES) in said
+
+
+@pytest.mark.parametrize("is_wanted", [False, True])
+def test_blocks_keep_what_is_freed_where_they_are_told_to(monkeypatch, is_wanted):
+    inside = []
+    keeping = heap.keeping
+    monkeypatch.setattr(heap, "keeping", lambda wanted: inside.append(wanted) or keeping(wanted))
+    values, out = np.ones((2, 2, 4), np.uint8), np.zeros((2, 2, 4), np.uint8)
+    how = {"block_shape": (2, 2, 2), "keeps_freed": is_wanted}
+    map_blocks(lambda part: part + 1, values, out=out, **how)
+    assert [total for _, total in reduce_blocks(lambda part: int(part.sum()), values, **how)] == [8, 8]
+    assert inside == [is_wanted, is_wanted]
+    assert (out == 2).all()
