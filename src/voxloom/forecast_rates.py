@@ -69,6 +69,9 @@ CELLS_TIMES = 3.3
 PYTORCH_MIB = 230
 """What PyTorch takes where a stage that is otherwise without it runs a network; an estimate."""
 
+RUNS_BYTES = 0.5
+"""On disk for each voxel, between the two passes over objects: runs that don't fit in memory, of noisy tissue."""
+
 STORED = {"image": 1.0, "annotation": 0.06, "distance": 0.5, "prediction": 0.9, "segmentation": 0.015}
 """Bytes on disk for each byte of voxels, coarser levels included; the demo's stores, noise of images rounded up."""
 

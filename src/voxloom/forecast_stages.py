@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from voxloom.configuration import Configuration
-from voxloom.forecast_rates import CELLS_TIMES, JOINED_PER_SECOND, RATES, stored_bytes
+from voxloom.forecast_rates import CELLS_TIMES, JOINED_PER_SECOND, RATES, RUNS_BYTES, stored_bytes
 from voxloom.forecast_volumes import Header
 from voxloom.job_memory import block_mib
 
@@ -155,7 +155,7 @@ def _annotate_job(configuration: Configuration, task: str, volume: str, header: 
         lambda memory_mib: annotate_need(configuration, task, header, memory_mib),
         work=codes.voxels,
         written_bytes=stored,
-        scratch_bytes=stored * sum(node.is_global for node in in_order(nodes[-1])),
+        scratch_bytes=sum(stored + RUNS_BYTES * codes.voxels for node in in_order(nodes[-1]) if node.is_global),
     )
 
 
@@ -262,6 +262,8 @@ def object_jobs(configuration: Configuration, task: str, model: str, volume: str
         yield replace(shared, stage="segment_look", written_bytes=0.0)
         yield replace(shared, stage="segment_part", written_bytes=stored / parts)
         segment = replace(segment, work=voxels * RATES["segment"].per_second / JOINED_PER_SECOND, written_bytes=0.0)
+    else:
+        segment = replace(segment, scratch_bytes=RUNS_BYTES * voxels)
     yield segment
     yield Job(
         "measure",

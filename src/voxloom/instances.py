@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from voxloom.blocks import Block, Readable, Results, Writable, map_blocks
+from voxloom.blocks import Block, Readable, Results, Writable, grid, map_blocks
 from voxloom.budget import Layout, slabs_within
 from voxloom.errors import VolumeError
 from voxloom.objects import Wanted
@@ -255,22 +255,24 @@ def label_volume(
         If the budget doesn't hold one slice.
     """
     layout = slab_layout(mask.shape, mask if labels is None else labels, memory_mib=memory_mib, threads=threads)
-    look = partial(_look, Looks(memory_mib), shape=mask.shape, of_background=False, connectivity=connectivity)
-    joined = join_volume(
-        lambda values, block: look(values, block)[1],
-        mask,
-        wanted=at_least(1),
-        touching=partial(touching, connectivity=connectivity),
-        description="labelled slab",
-        **layout.grid,
-    )
+    find = partial(_find, of_background=False, connectivity=connectivity)
+    with Looks(memory_mib, labels) as looks:
+        joined = join_volume(
+            lambda values, block: looks.first(block.index, partial(find, mask, block, values))[1],
+            mask,
+            wanted=at_least(1),
+            touching=partial(touching, connectivity=connectivity),
+            description="labelled slab",
+            **layout.grid,
+        )
 
-    def write(values: NDArray[np.uint8], block: Block) -> NDArray[np.uint32]:
-        runs, slab = look(values, block)
-        return runs.draw(joined.table(block.index, slab))
+        def write(block: Block) -> NDArray[np.uint32]:
+            runs, slab = looks.second(block.index, partial(find, mask, block))
+            return runs.draw(joined.table(block.index, slab))
 
-    if labels is not None:
-        map_blocks(write, mask, out=labels, description="wrote labels of slab", **layout.grid)
+        if labels is not None:
+            slabs = grid(mask.shape, layout.block_shape)
+            map_blocks(write, out=labels, blocks=slabs, description="wrote labels of slab", **layout.how)
     return joined.voxels, joined.kept
 
 
@@ -287,23 +289,25 @@ def _filter_objects(
     keep: Results | None,
 ) -> Filtered:
     layout = slab_layout(source.shape, out, memory_mib=memory_mib, threads=threads)
-    look = partial(_look, Looks(memory_mib), shape=source.shape, of_background=of_background, connectivity=connectivity)
-    joined = join_volume(
-        lambda values, block: look(values, block)[1],
-        source,
-        wanted=wanted,
-        touching=partial(touching, connectivity=connectivity),
-        description=f"{description}: looking at slab",
-        keep=keep,
-        **layout.grid,
-    )
+    find = partial(_find, of_background=of_background, connectivity=connectivity)
+    with Looks(memory_mib, out) as looks:
+        joined = join_volume(
+            lambda values, block: looks.first(block.index, partial(find, source, block, values))[1],
+            source,
+            wanted=wanted,
+            touching=partial(touching, connectivity=connectivity),
+            description=f"{description}: looking at slab",
+            keep=keep,
+            **layout.grid,
+        )
 
-    def write(values: NDArray[np.uint8], block: Block) -> NDArray[np.uint8]:
-        runs, slab = look(values, block)
-        kept = runs.draw(joined.table(block.index, slab) != 0)
-        return (~kept if of_background else kept).view(np.uint8)
+        def write(block: Block) -> NDArray[np.uint8]:
+            runs, slab = looks.second(block.index, partial(find, source, block))
+            kept = runs.draw(joined.table(block.index, slab) != 0)
+            return (~kept if of_background else kept).view(np.uint8)
 
-    map_blocks(write, source, out=out, description=f"{description}: deciding slab", **layout.grid)
+        slabs = grid(source.shape, layout.block_shape)
+        map_blocks(write, out=out, blocks=slabs, description=f"{description}: deciding slab", **layout.how)
     return Filtered(joined.objects, joined.objects - joined.kept, joined.voxels - joined.kept_voxels)
 
 
@@ -333,21 +337,19 @@ def slab_layout(shape: tuple[int, ...], out: object, *, memory_mib: float, threa
     return slabs_within(shape, bytes_per_voxel=BYTES_PER_VOXEL, memory_mib=memory_mib, shards_of=out, threads=threads)
 
 
-def _look(
-    looks: Looks,
-    values: NDArray[np.uint8],
+def _find(
+    source: Readable,
     block: Block,
+    values: NDArray[np.uint8] | None = None,
     *,
-    shape: tuple[int, ...],
     of_background: bool,
     connectivity: int,
 ) -> Look:
-    def find() -> Look:
-        mask = values == 0 if of_background else values if values.dtype == np.uint8 else values != 0
-        runs = find_runs(mask, connectivity=connectivity)
-        return runs, runs.labelled(shape=shape, first_slice=block.core[0].start)
-
-    return looks.of(block.index, find)
+    """Look at a slab, whose values are read if they aren't given."""
+    values = source[block.core] if values is None else values
+    mask = values == 0 if of_background else values if values.dtype == np.uint8 else values != 0
+    runs = find_runs(mask, connectivity=connectivity)
+    return runs, runs.labelled(shape=source.shape, first_slice=block.core[0].start)
 
 
 def at_least(min_size_voxels: int) -> Wanted:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from voxloom.bits import lowest, ones, packed
+from voxloom.blocks import Roomy, Scratch
 from voxloom.kernels import compiled
 from voxloom.objects import Labelled, root_of
 
@@ -28,7 +31,7 @@ class Runs:
         (Z, Y, X) of the mask.
     firsts : ndarray of int64, shape (Z * Y + 1,)
         For each row the number of its first run.
-    starts, ends : ndarray of uint32, shape (runs,)
+    starts, ends : ndarray of uint16 or uint32, shape (runs,)
         First voxel along X, and the one behind the last.
     labels : ndarray of uint32, shape (runs,)
         Objects are numbered from 1 in the order of their first voxel (C order).
@@ -103,7 +106,8 @@ def find_runs(mask: NDArray[np.bool_] | NDArray[np.uint8], *, connectivity: int)
     bits = packed(mask, width)
     firsts = np.zeros(bits.shape[0] + 1, np.int64)
     _count(bits, firsts)
-    starts, ends, labels = (np.empty(firsts[-1], np.uint32) for _ in range(3))
+    along_x = np.uint16 if width <= np.iinfo(np.uint16).max else np.uint32
+    starts, ends, labels = (np.empty(firsts[-1], dtype) for dtype in (along_x, along_x, np.uint32))
     _cut(bits, width, starts, ends)
     objects = _unite(firsts, starts, ends, height, REACHES[connectivity], labels)
     return Runs(mask.shape, firsts, starts, ends, labels, int(objects))
@@ -114,47 +118,98 @@ Look = tuple[Runs, Labelled]
 
 
 class Looks:
-    """What was found in slabs by a first pass, for a second one, as far as there is memory for it.
+    """What was found in slabs by a first pass, for a second one: in memory, and in files where that isn't enough.
+
+    Used in a ``with`` statement, at the end of which the files are removed.
 
     Parameters
     ----------
     memory_mib : float
-        Budget of both passes, in MiB; one part in sixteen is for this: tissue's runs fit, those of noise are found
-        again.
+        Budget of both passes, in MiB; one part in sixteen is for this, which holds the runs of tissue.
+    beside : object
+        What the second pass writes. Where it has no place for files (`voxloom.blocks.Roomy`), slabs that don't fit in
+        memory are looked at again.
     """
 
-    def __init__(self, memory_mib: float) -> None:
+    def __init__(self, memory_mib: float, beside: object) -> None:
         self._left = memory_mib * 2**20 / 16
         self._held: dict[int, Look] = {}
+        self._filed: set[int] = set()
+        self._beside = beside if isinstance(beside, Roomy) else None
+        self._scratch: Scratch | None = None
+        self._open = contextlib.ExitStack()
         self._lock = threading.Lock()
 
-    def of(self, index: int, find: Callable[[], Look]) -> Look:
-        """What is found in a slab: the first time by looking, then what was found, if it is still there.
+    def __enter__(self) -> Looks:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+
+    def first(self, index: int, find: Callable[[], Look]) -> Look:
+        """Look at a slab and keep what is found.
 
         Parameters
         ----------
         index : int
-            Of the slab.
+            Of the slab. Slabs may be looked at by several threads.
         find : callable
             Looks at it.
 
         Returns
         -------
         look : Look
-            The second time the labels of the slab's outer slices may be lacking.
         """
-        with self._lock:
-            held = self._held.pop(index, None)
-            if held is not None:
-                self._left += _nbytes(held)
-                return held
         runs, slab = find()
         small = runs, slab._replace(labels=np.zeros((0, 0, 0), np.uint32))
         with self._lock:
-            if _nbytes(small) <= self._left:
+            fits = _nbytes(small) <= self._left
+            if fits:
                 self._left -= _nbytes(small)
                 self._held[index] = small
+            elif self._beside is not None and self._scratch is None:
+                self._scratch = self._open.enter_context(self._beside.scratch_arrays("runs"))
+        if not fits and self._scratch is not None:
+            self._scratch.save(str(index), _as_arrays(small))
+            self._filed.add(index)
         return runs, slab
+
+    def second(self, index: int, find: Callable[[], Look]) -> Look:
+        """What was found in a slab, which is then forgotten.
+
+        Parameters
+        ----------
+        index, find
+            As in `first`; called if nothing was kept.
+
+        Returns
+        -------
+        look : Look
+            The labels of the slab's outer slices may be lacking.
+        """
+        with self._lock:
+            held = self._held.pop(index, None)
+            is_filed = index in self._filed
+            self._filed.discard(index)
+            if held is not None:
+                self._left += _nbytes(held)
+        if held is not None:
+            return held
+        return _of_arrays(self._scratch.take(str(index))) if is_filed and self._scratch else find()
+
+
+def _as_arrays(look: Look) -> list[NDArray[Any]]:
+    runs, slab = look
+    parts = (runs.shape, runs.firsts, runs.starts, runs.ends, runs.labels, runs.count, *slab)
+    return [np.asarray(part) for part in parts]
+
+
+def _of_arrays(arrays: Sequence[NDArray[Any]]) -> Look:
+    shape, firsts, starts, ends, labels, count, *slab = arrays
+    z, y, x = shape.tolist()
+    return Runs((z, y, x), firsts, starts, ends, labels, int(count)), Labelled(*slab)
 
 
 def _nbytes(look: Look) -> int:

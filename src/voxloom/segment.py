@@ -1,8 +1,8 @@
 """From a prediction to its numbered objects, slab by slab in bounded memory; by one job or by several.
 
-Two passes read the prediction: the first labels slabs and keeps what tells which objects are one across their seams and
-how large; the second labels them again and writes the final numbers. Jobs that share a volume each take some layers of
-shards in both.
+There are two passes: the first reads the prediction, labels slabs and keeps their runs and what tells which objects are
+one across the seams and how large; the second draws the runs with the final numbers. Jobs that share a volume each take
+some layers of shards in both.
 """
 
 from __future__ import annotations
@@ -116,30 +116,26 @@ def segment_volume(
     """
     layout = _layout_of(prediction, memory_mib=memory_mib, threads=threads)
     slabs = _slabs(prediction.shape, layout.block_shape[0], [] if keep is None else keep.cores())
-    looks = Looks(memory_mib)
-    find = partial(_find, shape=prediction.shape, stored_threshold=stored_threshold, connectivity=connectivity)
+    find = partial(_find, prediction, stored_threshold=stored_threshold, connectivity=connectivity)
+    with Looks(memory_mib, labels) as looks:
+        joined = join_volume(
+            lambda stored, block: looks.first(block.index, partial(find, block, stored))[1],
+            prediction,
+            wanted=at_least(min_size_voxels),
+            touching=partial(touching, connectivity=connectivity),
+            blocks=slabs,
+            description="labelled slab",
+            keep=keep,
+            **layout.how,
+        )
 
-    def look(stored: NDArray[Any], block: Block) -> Look:
-        return looks.of(block.index, lambda: find(stored, block))
+        def write(block: Block) -> NDArray[np.uint32]:
+            runs, slab = looks.second(block.index, partial(find, block))
+            return runs.draw(joined.table(block.index, slab))
 
-    joined = join_volume(
-        lambda stored, block: look(stored, block)[1],
-        prediction,
-        wanted=at_least(min_size_voxels),
-        touching=partial(touching, connectivity=connectivity),
-        blocks=slabs,
-        threads=layout.threads,
-        description="labelled slab",
-        keep=keep,
-    )
-
-    def write(stored: NDArray[Any], block: Block) -> NDArray[np.uint32]:
-        runs, slab = look(stored, block)
-        return runs.draw(joined.table(block.index, slab))
-
-    first, last = z_range or (0, prediction.shape[0])
-    mine = [slab for slab in slabs if first <= slab.core[0].start < last]
-    map_blocks(write, prediction, out=labels, blocks=mine, threads=layout.threads, description="wrote labels of slab")
+        first, last = z_range or (0, prediction.shape[0])
+        mine = [slab for slab in slabs if first <= slab.core[0].start < last]
+        map_blocks(write, out=labels, blocks=mine, description="wrote labels of slab", **layout.how)
     return Segmented.of(joined)
 
 
@@ -167,14 +163,12 @@ def look_at_part(
     """
     layout = _layout_of(prediction, memory_mib=memory_mib, threads=threads)
     slabs = _slabs(prediction.shape, layout.block_shape[0], keep.cores(), z_range)
-    find = partial(_find, shape=prediction.shape, stored_threshold=stored_threshold, connectivity=connectivity)
+    find = partial(_find, prediction, stored_threshold=stored_threshold, connectivity=connectivity)
 
     def look(stored: NDArray[Any], block: Block) -> Slab:
-        return remember(find(stored, block)[1], wanted=at_least(min_size_voxels))
+        return remember(find(block, stored)[1], wanted=at_least(min_size_voxels))
 
-    looks = reduce_blocks(
-        look, prediction, blocks=slabs, threads=layout.threads, description="labelled slab", keep=keep
-    )
+    looks = reduce_blocks(look, prediction, blocks=slabs, description="labelled slab", keep=keep, **layout.how)
     inside, outer = np.sum([(look[4][0], look[0].size) for _, look in looks] or [(0, 0)], axis=0)
     LOGGER.info("slices %d to %d: %d objects, and %d parts that meet other slabs", *z_range, inside, outer)
 
@@ -222,10 +216,17 @@ def _layout_of(prediction: Readable, *, memory_mib: float, threads: int) -> Layo
 
 
 def _find(
-    stored: NDArray[Any], block: Block, *, shape: tuple[int, ...], stored_threshold: int, connectivity: int
+    prediction: Readable,
+    block: Block,
+    stored: NDArray[Any] | None = None,
+    *,
+    stored_threshold: int,
+    connectivity: int,
 ) -> Look:
+    """Look at a slab, whose scores are read if they aren't given."""
+    stored = prediction[block.core] if stored is None else stored
     runs = find_runs(stored >= stored_threshold, connectivity=connectivity)
-    return runs, runs.labelled(shape=shape, first_slice=block.core[0].start)
+    return runs, runs.labelled(shape=prediction.shape, first_slice=block.core[0].start)
 
 
 def _slabs(

@@ -275,6 +275,12 @@ class VolumeWriter:
         assert self.journal is not None, "create_volume(resume=...) keeps account of shards"
         return self.journal.done()
 
+    @contextlib.contextmanager
+    def scratch_arrays(self, name: str) -> Iterator[ScratchArrays]:
+        """A place beside the volume for arrays that don't fit in memory, which is removed at the end."""
+        with _scratch_folder(self.folder, name) as folder:
+            yield ScratchArrays(folder)
+
     def take_over(self, parts: Iterable[str | Path]) -> None:
         """Take the shards of stores of the same grid that other jobs wrote, each its own.
 
@@ -402,8 +408,44 @@ def scratch_volume(
     if is_resumable(directory):
         yield _begin(Path(directory), f"{WORK}/scratch-{name}", shape, np.dtype(dtype))
         return
-    with tempfile.TemporaryDirectory(dir=directory, prefix=".scratch-") as folder:
-        yield _begin(Path(folder), "0", shape, np.dtype(dtype))
+    with _scratch_folder(directory, name) as folder:
+        yield _begin(folder, "0", shape, np.dtype(dtype))
+
+
+@contextlib.contextmanager
+def _scratch_folder(directory: str | Path, name: str) -> Iterator[Path]:
+    """An empty folder, which an interrupted run doesn't use; it goes when the volume is complete at the latest."""
+    within = Path(directory) / WORK if is_resumable(directory) else Path(directory)
+    within.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=within, prefix=f".scratch-{name}-") as folder:
+        yield Path(folder)
+
+
+class ScratchArrays:
+    """Arrays that wait in files, as they are, until they are taken.
+
+    Parameters
+    ----------
+    folder : Path
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, key: str, arrays: Sequence[NDArray[Any]]) -> None:
+        """Write arrays under a key that is not in use. Keys may be written and taken by several threads."""
+        with open(self.folder / f"{key}.npy", "wb") as file:
+            for array in arrays:
+                np.save(file, array, allow_pickle=False)
+
+    def take(self, key: str) -> list[NDArray[Any]]:
+        """Read what stands under a key, and remove it."""
+        path, arrays = self.folder / f"{key}.npy", []
+        with open(path, "rb") as file:
+            while file.peek(1):
+                arrays.append(np.load(file, allow_pickle=False))
+        path.unlink()
+        return arrays
 
 
 def keep_results(directory: str | Path, step: str) -> Kept:
