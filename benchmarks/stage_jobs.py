@@ -3,22 +3,25 @@
     python benchmarks/stage_jobs.py annotate --folder FOLDER [--warm FOLDER] --memory-mib 2048 --threads 1
 
 Runs one stage in this process, first on the warming folder so that libraries and kernels are loaded, and prints its
-seconds, the processor's of the whole process and peak memory as a line of JSON. `prepare` makes a folder; the stages
-find each other's results there.
+seconds, those of them in which it drew its figure, the processor's of the whole process and peak memory as a line of
+JSON. `prepare` makes a folder; the stages find each other's results there.
 """
 
 import argparse
 import json
+import pkgutil
 import runpy
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import timing
 import tissue
@@ -244,8 +247,27 @@ SCATTERED = {"predict": ("predict_part",), "segment": ("segment_look", "segment_
 """What the jobs run that share a stage, one kind after the other; the stage's own job joins what they wrote."""
 
 
-def run(stage: str, folder: Path, *, memory_mib: int, threads: int, part: Part) -> float:
-    """Run a stage's script; seconds."""
+DRAWING = {
+    "annotate": ("voxloom.annotate_figure.annotation_figure", "voxloom.figures.save_figure"),
+    "split": ("voxloom.split_figure.split_figure", "voxloom.figures.save_figure"),
+}
+"""The functions that draw a stage's figure."""
+
+
+def timed(function: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
+    """The same function; every call adds its seconds to a list."""
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        begin = time.perf_counter()
+        result = function(*arguments, **named)
+        seconds.append(time.perf_counter() - begin)
+        return result
+
+    return call
+
+
+def run(stage: str, folder: Path, *, memory_mib: int, threads: int, part: Part) -> tuple[float, float]:
+    """Run a stage's script; its seconds, and those of them in which its figure was drawn."""
     job = jobs(folder, part)[stage]
     for path in job["output"]:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -260,9 +282,13 @@ def run(stage: str, folder: Path, *, memory_mib: int, threads: int, part: Part) 
         threads=threads,
         log=[str(folder / "logs" / f"{stage}.{part.item}.log")],
     )
-    begin = time.perf_counter()
-    runpy.run_path(str(ROOT / "scripts" / f"{stage}.py"), {"snakemake": handed})
-    return time.perf_counter() - begin
+    drawing: list[float] = []
+    with ExitStack() as patches:
+        for name in DRAWING.get(stage, ()):
+            patches.enter_context(mock.patch(name, timed(pkgutil.resolve_name(name), drawing)))
+        begin = time.perf_counter()
+        runpy.run_path(str(ROOT / "scripts" / f"{stage}.py"), {"snakemake": handed})
+        return time.perf_counter() - begin, sum(drawing)
 
 
 def measured(
@@ -275,7 +301,7 @@ def measured(
     part: Part | None = None,
     core: int | None = None,
 ) -> dict[str, float]:
-    """Seconds and peak memory of a stage, in a process of its own."""
+    """Seconds, seconds of drawing and peak memory of a stage, in a process of its own."""
     words = [__file__, stage, "--folder", str(folder), "--memory-mib", str(memory_mib), "--threads", str(threads)]
     words += ["--warm", str(warm)] if warm else []
     words += ["--part", str(part.number), str(part.count)] if part else []
@@ -325,8 +351,9 @@ def main() -> None:
     how = {"memory_mib": options.memory_mib, "threads": options.threads, "part": Part(*options.part)}
     if options.warm:
         run(options.stage, options.warm, **how)
-    seconds = run(options.stage, options.folder, **how)
-    said = {"seconds": seconds, "cpu_s": time.process_time(), "peak_mib": timing.resident_mib("VmHWM")}
+    seconds, drawing_s = run(options.stage, options.folder, **how)
+    peak_mib = timing.resident_mib("VmHWM")
+    said = {"seconds": seconds, "drawing_s": drawing_s, "cpu_s": time.process_time(), "peak_mib": peak_mib}
     print(json.dumps(said))
 
 

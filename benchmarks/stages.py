@@ -6,7 +6,8 @@
     python benchmarks/stages.py shards [--shards 1 2 4] [--edges 512] [--rounds 3]
 
 The stages are the workflow's own scripts on a noisy volume with tubes (`stage_jobs.py`), each in a process of its own.
-Time begins after one run of the stage on 64³ voxels, so that it is work and not the loading of libraries.
+Time begins after one run of the stage on 64³ voxels, so that it is work and not the loading of libraries. Growth
+leaves out the time in which a stage draws its figure, which shows some slices of a volume of any size.
 """
 
 import argparse
@@ -25,6 +26,10 @@ from voxloom import io
 
 WARM_SHAPE = (64, 64, 64)
 LINEAR_FROM = 256**3
+LONG_FROM = 512**3
+OFTENER = 5
+"""How many times as often volumes are measured whose stages take but tenths of a second."""
+
 SLOPE_WITHIN = 0.05
 OF_BUDGET = 1.1
 NOT_SLOWER = 1.05
@@ -59,11 +64,11 @@ def growth(options: argparse.Namespace) -> None:
     peaks = dict.fromkeys(options.stages, 0.0)
     with folders(options.folder, shapes) as (made, warm):
         for number in range(options.rounds):
-            sizes = list(zip(made, shapes, strict=True))
+            sizes = [(f, s) for f, s in zip(made, shapes, strict=True) for _ in range(repeats_of(s))]
             for folder, shape in sizes if number % 2 == 0 else reversed(sizes):
                 how = {"memory_mib": options.memory_mib, "threads": 1}
                 for stage, said in stage_jobs.chain(folder, warm, options.stages, **how):
-                    seconds[stage].setdefault(int(np.prod(shape)), []).append(said["seconds"])
+                    seconds[stage].setdefault(int(np.prod(shape)), []).append(said["seconds"] - said["drawing_s"])
                     peaks[stage] = max(peaks[stage], said["peak_mib"])
     for stage in options.stages:
         points = sorted((voxels, float(np.median(each))) for voxels, each in seconds[stage].items())
@@ -84,10 +89,14 @@ def growth(options: argparse.Namespace) -> None:
         )
 
 
+def repeats_of(shape: tissue.Shape) -> int:
+    return OFTENER if np.prod(shape) < LONG_FROM else 1
+
+
 def slope_of(points: list[tuple[int, float]]) -> float | None:
     """Of the line through the logarithms of voxels and seconds, both above the smallest volume's; None for one size.
 
-    A figure is drawn and a table written in the same time for any volume: that is no growth.
+    Settings are read and a table is written in the same time for any volume: that is no growth.
     """
     (fewest, least), *others = points
     grown = [(voxels - fewest, seconds - least) for voxels, seconds in others if voxels >= LINEAR_FROM]
