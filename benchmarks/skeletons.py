@@ -1,4 +1,5 @@
-"""Centre lines of thin fibres (T16), against kimimaro's of the same objects, and by blocks against one piece.
+"""Centre lines of thin fibres (T16), against kimimaro's of the same objects, and by blocks against one piece; and
+scikit-image's lines, of which scores and lengths are made, against scikit-image.
 
     python benchmarks/skeletons.py [--size 256] [--rounds 3]
 
@@ -12,13 +13,15 @@ import against
 import cells
 import numpy as np
 import timing
+import tissue
 from numpy.typing import NDArray
+from skimage.morphology import skeletonize
 
 from voxloom.instances import label_objects
 from voxloom.skeleton import skeleton_length_um
-from voxloom.thinning import BYTES_PER_VOXEL, REACH, thin, thin_volume
+from voxloom.thinning import BYTES_PER_VOXEL, REACH, thin, thin_in_order, thin_volume
 
-MOST_BYTES, MOST_APART = 12.0, 0.02
+MOST_BYTES, MOST_APART, LEAST_IN_ORDER = 12.0, 0.02, 3.0
 SPACING_UM = (1.0, 1.0, 1.0)
 TEASAR = {
     "scale": 1.5,
@@ -39,8 +42,25 @@ def is_the_same_by_blocks(mask: NDArray[np.bool_], whole: NDArray[np.bool_]) -> 
     return bool(np.array_equal(out, whole))
 
 
+def in_order(size: int, rounds: int) -> None:
+    """Of the tubes that the stages are measured with: thick enough for many layers."""
+    mask = tissue.whole((size,) * 3, tissue.masks((size,) * 3))
+    by_peer = partial(skeletonize, mask, method="lee")
+    against.compare(
+        f"scikit-image's centre lines of tubes, {size}³",
+        partial(thin_in_order, mask),
+        {"scikit-image": against.Peer(by_peer, LEAST_IN_ORDER, "skimage")},
+        target="centre lines",
+        rounds=rounds,
+        identical=np.array_equal(thin_in_order(mask), by_peer()),
+        most_mib=MOST_BYTES * size**3 / against.MIB,
+        memory_words=f"{MOST_BYTES:g} bytes a voxel",
+    )
+
+
 def main() -> None:
     options = timing.sized(__doc__, size=256, rounds=3)
+    in_order(options.size, options.rounds)
     name = f"centre lines of fibres, {options.size}³"
     if not against.is_installed("kimimaro"):
         timing.skip(name, target="T16", why="kimimaro is not installed")

@@ -4,9 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
+import scipy.ndimage as ndi
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from skimage.morphology import skeletonize
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from voxloom import metrics, partitions, skeleton
@@ -192,6 +194,19 @@ def test_a_mask_has_the_centre_lines_of_itself(mask):
     assert skeleton.cldice(mask, mask) == 1.0
     lines = skeleton.skeletonise(mask)
     assert not (lines & ~mask).any()
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9)),
+    share=st.sampled_from([0.02, 0.2, 0.5, 0.8, 0.95]),
+    larger=st.integers(0, 3),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_the_centre_lines_are_those_of_scikit_image(shape, share, larger, seed):
+    mask = np.random.default_rng(seed).random(shape) < share
+    mask = ndi.binary_dilation(np.pad(mask, larger), iterations=larger) if larger else mask
+    np.testing.assert_array_equal(skeleton.skeletonise(mask), skeletonize(mask, method="lee"))
 
 
 @settings(deadline=None, max_examples=30)
