@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -154,8 +155,8 @@ class _Thumbnails:
         total = sum(box[0][1] - box[0][0] for _, box in slices)
         step = max(1, -(-total // MAX_SLICES))
         pixels, places = [], []
-        for name, box in slices:
-            for z, thumbnail in _shrunk(images[name], box, step):
+        for name, image in images.items():
+            for z, thumbnail in _shrunk(image, [box for of, box in slices if of == name], step):
                 pixels.append(thumbnail)
                 places.append((name, z))
         empty = np.zeros((0, THUMBNAIL**2), dtype=np.float32)
@@ -169,29 +170,36 @@ class _Thumbnails:
         return _Thumbnails(self.pixels[chosen], [self.places[index] for index in chosen], self.step)
 
 
-def _shrunk(image: Readable, box: Box, step: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Standardised thumbnails of every `step`-th slice of a box; a slice without contrast is left out."""
-    (z_from, z_to), y, x = box
-    depth = max(1, min(64, SLAB_VOXELS // max(1, (y[1] - y[0]) * (x[1] - x[0]))))
-    for first in range(z_from, z_to, depth):
-        slab = image[first : min(first + depth, z_to), y[0] : y[1], x[0] : x[1]]
-        for offset in range((z_from - first) % step, len(slab), step):
-            small = _mean_pixels(_mean_pixels(slab[offset].astype(np.float32), 0), 1)
-            small -= small.mean()
-            length = float(np.linalg.norm(small))
-            if length > 1e-3:
-                yield first + offset, (small / length).reshape(-1)
+def _shrunk(image: Readable, boxes: Sequence[Box], step: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Standardised thumbnails of every `step`-th slice of each box; a slice without contrast is left out.
+
+    Boxes beside each other in Z are read together: a store holds 64 slices in a piece.
+    """
+    slices: dict[tuple[tuple[int, int], tuple[int, int]], set[int]] = {}
+    for (first, last), y, x in boxes:
+        slices.setdefault((y, x), set()).update(range(first, last, step))
+    for (y, x), wanted in slices.items():
+        height, width = y[1] - y[0], x[1] - x[0]
+        depth = max(1, min(64, SLAB_VOXELS // max(1, height * width)))
+        rows, columns = _averaging(height), _averaging(width).T
+        for _, group in itertools.groupby(sorted(wanted), key=lambda z: z // depth):
+            together = list(group)
+            slab = image[together[0] : together[-1] + 1, y[0] : y[1], x[0] : x[1]]
+            for z in together:
+                small = rows @ slab[z - together[0]].astype(np.float32) @ columns
+                small -= small.mean()
+                length = float(np.linalg.norm(small))
+                if length > 1e-3:
+                    yield z, (small / length).reshape(-1)
 
 
-def _mean_pixels(plane: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """Shrink (or stretch, by repetition) one axis to `THUMBNAIL` pixels by averaging."""
-    size = plane.shape[axis]
+def _averaging(size: int) -> NDArray[np.float32]:
+    """The matrix (`THUMBNAIL`, size) that shrinks one axis by averaging, or stretches it by repetition."""
     starts = np.arange(THUMBNAIL) * size // THUMBNAIL
-    if size < THUMBNAIL:
-        return np.take(plane, starts, axis=axis)
-    widths = np.diff(np.append(starts, size)).astype(np.float32)
-    sums = np.add.reduceat(plane, starts, axis=axis)
-    return np.asarray(sums / (widths[:, None] if axis == 0 else widths[None, :]), dtype=np.float32)
+    ends = np.maximum(np.append(starts[1:], size), starts + 1)
+    at = np.arange(size)
+    inside = (starts[:, None] <= at) & (at < ends[:, None])
+    return (inside / inside.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def _most_alike(train: _Thumbnails, test: _Thumbnails, limit: float) -> dict[str, Any]:
