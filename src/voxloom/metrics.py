@@ -535,7 +535,8 @@ def bootstrap_intervals(
     if samples == 0 or blocks < 2:
         return dict.fromkeys(INTERVALS, (np.nan, np.nan))
     used = np.flatnonzero(histograms.any(axis=(0, 1)))
-    kept = histograms[:, :, used].reshape(blocks, -1).astype(float)  # exact: counts are far below 2**53
+    kept = histograms if len(used) == histograms.shape[-1] else histograms[:, :, used]
+    kept = kept.reshape(blocks, -1).astype(np.float32)  # seven digits: intervals are wide
     at = int(np.searchsorted(used, level))
     values: dict[str, list[NDArray[np.float64]]] = {name: [] for name in INTERVALS}
     batch = max(1, (32 << 20) // max(1, kept.shape[1] * 8))
@@ -543,7 +544,7 @@ def bootstrap_intervals(
         count = min(batch, samples - first)
         drawn = rng.integers(blocks, size=(count, blocks)) + blocks * np.arange(count)[:, None]
         weights = np.bincount(drawn.ravel(), minlength=count * blocks).reshape(count, blocks)
-        resampled = (weights.astype(float) @ kept).reshape(len(weights), 2, len(used))
+        resampled = (weights.astype(np.float32) @ kept).reshape(len(weights), 2, len(used)).astype(float)
         counts = confusion(resampled, level=at)
         values["average_precision"].append(average_precision(resampled))
         for name in ("f1", "iou", "dice"):
