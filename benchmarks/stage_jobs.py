@@ -300,8 +300,10 @@ def measured(
     threads: int,
     part: Part | None = None,
     core: int | None = None,
+    at_hand_mib: float = 0.0,
 ) -> dict[str, float]:
-    """Seconds, seconds of drawing and peak memory of a stage, in a process of its own."""
+    """Seconds, seconds of drawing and peak memory of a stage, in a process of its own; see `timing.have_at_hand`."""
+    timing.have_at_hand(at_hand_mib)
     words = [__file__, stage, "--folder", str(folder), "--memory-mib", str(memory_mib), "--threads", str(threads)]
     words += ["--warm", str(warm)] if warm else []
     words += ["--part", str(part.number), str(part.count)] if part else []
@@ -328,7 +330,7 @@ def scattered(stage: str, folder: Path, *, parts: int, cores: int, memory_mib: i
 
 
 def chain(
-    folder: Path, warm: Path | None, stages: tuple[str, ...], **how: int
+    folder: Path, warm: Path | None, stages: tuple[str, ...], **how: Any
 ) -> Iterator[tuple[str, dict[str, float]]]:
     """Run stages in their order, those that are not wanted only where a wanted one reads their result."""
     read = {needed for stage in stages for needed in READS[stage]}

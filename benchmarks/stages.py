@@ -27,8 +27,11 @@ from voxloom import io
 WARM_SHAPE = (64, 64, 64)
 LINEAR_FROM = 256**3
 LONG_FROM = 512**3
-OFTENER = 5
+OFTENER = 3
 """How many times as often volumes are measured whose stages take but tenths of a second."""
+
+AT_HAND_BYTES, AT_HAND_MIB = 4, 256
+"""Memory that a stage and what it writes may take: for each voxel, and beside."""
 
 SLOPE_WITHIN = 0.05
 OF_BUDGET = 1.1
@@ -66,7 +69,8 @@ def growth(options: argparse.Namespace) -> None:
         for number in range(options.rounds):
             sizes = [(f, s) for f, s in zip(made, shapes, strict=True) for _ in range(repeats_of(s))]
             for folder, shape in sizes if number % 2 == 0 else reversed(sizes):
-                how = {"memory_mib": options.memory_mib, "threads": 1}
+                at_hand_mib = AT_HAND_MIB + AT_HAND_BYTES * np.prod(shape) / 2**20
+                how = {"memory_mib": options.memory_mib, "threads": 1, "at_hand_mib": at_hand_mib}
                 for stage, said in stage_jobs.chain(folder, warm, options.stages, **how):
                     seconds[stage].setdefault(int(np.prod(shape)), []).append(said["seconds"] - said["drawing_s"])
                     peaks[stage] = max(peaks[stage], said["peak_mib"])
