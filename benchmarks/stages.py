@@ -7,7 +7,8 @@
 
 The stages are the workflow's own scripts on a noisy volume with tubes (`stage_jobs.py`), each in a process of its own.
 Time begins after one run of the stage on 64³ voxels, so that it is work and not the loading of libraries. Growth
-leaves out the time in which a stage draws its figure, which shows some slices of a volume of any size.
+leaves out the time in which a stage draws its figure, which shows some slices of a volume of any size, and is measured
+with memory that the host of a virtual machine has at hand (`timing.have_at_hand`).
 """
 
 import argparse
@@ -28,7 +29,7 @@ WARM_SHAPE = (64, 64, 64)
 LINEAR_FROM = 256**3
 LONG_FROM = 512**3
 OFTENER = 3
-"""How many times as often volumes are measured whose stages take but tenths of a second."""
+"""How many times as often volumes of less than `LONG_FROM` voxels are measured."""
 
 AT_HAND_BYTES, AT_HAND_MIB = 4, 256
 """Memory that a stage and what it writes may take: for each voxel, and beside."""
@@ -78,7 +79,8 @@ def growth(options: argparse.Namespace) -> None:
         points = sorted((voxels, float(np.median(each))) for voxels, each in seconds[stage].items())
         slope = slope_of(points)
         timing.record(
-            f"{stage}: growth of time above that of {named(shapes[0])}, from 256³ to {named(shapes[-1])}, as a power",
+            f"{stage}: growth of time but for drawing, above that of {named(shapes[0])}, from 256³ to "
+            f"{named(shapes[-1])}, as a power",
             stage="scale",
             target="growth",
             ours=slope and round(slope, 3),

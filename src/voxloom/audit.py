@@ -30,6 +30,12 @@ THUMBNAIL = 32
 SLAB_VOXELS = 1 << 26
 """Voxels that are read at once."""
 
+LAYER_SLICES = 64
+"""Slices that a store holds in one piece."""
+
+ROUNDING = 1e-4
+"""Of a slice's mean; thumbnails whose pixels differ less are of one value but for the rounding of float32."""
+
 MAX_SLICES = 4000
 """Most slices of a part that are compared, evenly chosen; bounds time and memory."""
 
@@ -173,23 +179,25 @@ class _Thumbnails:
 def _shrunk(image: Readable, boxes: Sequence[Box], step: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Standardised thumbnails of every `step`-th slice of each box; a slice without contrast is left out.
 
-    Boxes beside each other in Z are read together: a store holds 64 slices in a piece.
+    Boxes beside each other in Z are read together: a store's chunks are `LAYER_SLICES` deep.
     """
     slices: dict[tuple[tuple[int, int], tuple[int, int]], set[int]] = {}
     for (first, last), y, x in boxes:
         slices.setdefault((y, x), set()).update(range(first, last, step))
     for (y, x), wanted in slices.items():
         height, width = y[1] - y[0], x[1] - x[0]
-        depth = max(1, min(64, SLAB_VOXELS // max(1, height * width)))
+        fits = max(1, SLAB_VOXELS // max(1, height * width))
+        depth = 1 << min(LAYER_SLICES, fits).bit_length() - 1  # a part of a layer, so that none is read for two slabs
         rows, columns = _averaging(height), _averaging(width).T
         for _, group in itertools.groupby(sorted(wanted), key=lambda z: z // depth):
             together = list(group)
             slab = image[together[0] : together[-1] + 1, y[0] : y[1], x[0] : x[1]]
             for z in together:
                 small = rows @ slab[z - together[0]].astype(np.float32) @ columns
-                small -= small.mean()
+                mean = float(small.mean())
+                small -= mean
                 length = float(np.linalg.norm(small))
-                if length > 1e-3:
+                if length > max(1e-3, ROUNDING * mean):
                     yield z, (small / length).reshape(-1)
 
 

@@ -6,7 +6,7 @@ import inspect
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -266,7 +266,7 @@ def reduce_blocks(
     keeps_freed: bool = False,
     description: str = "",
     keep: Results | None = None,
-) -> Iterator[tuple[Block, Any]]:
+) -> Generator[tuple[Block, Any]]:
     """Apply a function to every block and hand on its results in the grid's order.
 
     Parameters
@@ -302,8 +302,8 @@ def reduce_blocks(
 
     Notes
     -----
-    Blocks run on threads: tensorstore, compiled kernels, PyTorch and scikit-image's thinning release the interpreter's
-    lock, so that there are no processes to hand voxels to.
+    Blocks run on threads: tensorstore, compiled kernels and PyTorch release the interpreter's lock, so that there are
+    no processes to hand voxels to.
     """
     blocks = _blocks_of(inputs, block_shape, halo_voxels) if blocks is None else blocks
     work = _reading(function, inputs)

@@ -49,7 +49,7 @@ class Layout:
 
     @property
     def how(self) -> dict[str, Any]:
-        """Those of them that count where the blocks are given."""
+        """The same without the blocks' shape, for blocks that are given one by one."""
         return {"threads": self.threads, "keeps_freed": self.keeps_freed}
 
 
@@ -61,6 +61,7 @@ def blocks_within(
     align: tuple[int, ...],
     threads: int,
     halo_voxels: Shape = (0, 0, 0),
+    may_keep: bool = True,
 ) -> Layout:
     """The largest block for the most threads, up to `threads`, that the budget holds; freed memory kept if it can be.
 
@@ -72,6 +73,8 @@ def blocks_within(
         Blocks that could be in work at a time.
     halo_voxels : tuple of int
         Context (Z, Y, X) on each side.
+    may_keep : bool
+        False where the pass doesn't keep freed memory.
 
     Returns
     -------
@@ -83,7 +86,7 @@ def blocks_within(
     VolumeError
         If not even one block on one thread fits.
     """
-    for workers, keeps in itertools.product(range(threads, 0, -1), (True, False)):
+    for workers, keeps in itertools.product(range(threads, 0, -1), (True, False) if may_keep else (False,)):
         taken = bytes_per_voxel * (KEPT if keeps else 1)
         try:
             block_shape = block_shape_for(
@@ -111,12 +114,13 @@ def slabs_within(
     shards_of: Any,
     threads: int,
     least_slices: int = 1,
+    may_keep: bool = True,
 ) -> Layout:
     """Slabs of whole slices; whole shards deep, unless a shard is too deep for the budget: then one at a time.
 
     Parameters
     ----------
-    shape, bytes_per_voxel, memory_mib, threads
+    shape, bytes_per_voxel, memory_mib, threads, may_keep
         As in `blocks_within`.
     shards_of : object
         The volume that is written; its ``shard_shape`` counts where it has one.
@@ -134,7 +138,7 @@ def slabs_within(
     """
     z, y, x = shape
     depth = shard_shape(shards_of)[0]
-    slabs = partial(blocks_within, (z, y, x), bytes_per_voxel=bytes_per_voxel, memory_mib=memory_mib)
+    slabs = partial(blocks_within, (z, y, x), bytes_per_voxel=bytes_per_voxel, memory_mib=memory_mib, may_keep=may_keep)
     try:
         return slabs(align=(-(-least_slices // depth) * depth, y, x), threads=threads)
     except VolumeError:
@@ -185,7 +189,9 @@ def sections_within(
     # what is left, half of the budget or more, holds slabs
     workers = max(1, min(threads, shape[0], int(memory_mib / 2 / (section_bytes * pixels))))
     left = memory_mib - workers * section_bytes * pixels
-    slabs = slabs_within(shape, bytes_per_voxel=slab_bytes, memory_mib=left, shards_of=shards_of, threads=1)
+    slabs = slabs_within(
+        shape, bytes_per_voxel=slab_bytes, memory_mib=left, shards_of=shards_of, threads=1, may_keep=False
+    )
     return replace(slabs, threads=workers, mib=slabs.mib + workers * section_bytes * pixels)
 
 

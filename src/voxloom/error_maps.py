@@ -200,6 +200,6 @@ def _drawn(
     layout = membranes.section_layout(truth.shape, memory_mib=memory_mib, threads=threads)
     blocks = [section.block(index) for index, section in enumerate(sections)]
     found = reduce_blocks(
-        draw, image, prediction, truth, blocks=blocks, threads=layout.threads, description="drew errors of section"
+        draw, image, prediction, truth, blocks=blocks, **layout.how, description="drew errors of section"
     )
     yield from ((sections[block.index], picture) for block, picture in found)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voxloom import boxes, metrics
+from voxloom import boxes, heap, metrics
 from voxloom.budget import Layout, fixed_within
 from voxloom.deferred import Deferred
 from voxloom.errors import SplitError, VolumeError
@@ -32,7 +32,7 @@ else:
 PARTS = ("validation", "test")
 POOLED = "pooled"
 THINNING_BYTES = 12
-"""For each voxel of a tile: scores and labels as stored, both masks, what nobody annotated, skeletons."""
+"""For each voxel of a tile: scores and labels as stored, both masks, what nobody annotated, skeletons, places."""
 
 OWN = "annotation"
 """Name of the truth that the task's own recipe made (or a person corrected); every other name is an annotator's."""
@@ -207,9 +207,9 @@ def evaluate_prediction(
         memory_mib=memory_mib,
     )
     threshold = _choose_threshold(tallies, next(iter(truths)), threshold_metric, quantisation, predictions, fold)
-    for prediction in predictions.values():
-        tile_layout(prediction.shape, memory_mib=memory_mib)
-    centre_lines = _centre_lines(predictions, truths, split, fold=fold, level=threshold["stored"])
+    layouts = [tile_layout(prediction.shape, memory_mib=memory_mib) for prediction in predictions.values()]
+    with heap.keeping(all(layout.keeps_freed for layout in layouts)):
+        centre_lines = _centre_lines(predictions, truths, split, fold=fold, level=threshold["stored"])
     scores: list[dict[str, Any]] = []
     curves: list[pd.DataFrame] = []
     bins: list[pd.DataFrame] = []

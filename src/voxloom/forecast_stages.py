@@ -149,13 +149,14 @@ def _annotate_job(configuration: Configuration, task: str, volume: str, header: 
     nodes = nodes_of(configuration.tasks[task]["annotate"]["recipe"])
     codes = header.of_type("uint8")
     stored = stored_bytes("annotation", codes.voxels, 1)
+    filters = sum(node.is_global for node in in_order(nodes[-1]))
     return Job(
         "annotate",
         f"{task}/{volume}",
         lambda memory_mib: annotate_need(configuration, task, header, memory_mib),
         work=codes.voxels,
         written_bytes=stored,
-        scratch_bytes=sum(stored + RUNS_BYTES * codes.voxels for node in in_order(nodes[-1]) if node.is_global),
+        scratch_bytes=stored * filters + (RUNS_BYTES * codes.voxels if filters else 0.0),
     )
 
 
@@ -262,7 +263,7 @@ def object_jobs(configuration: Configuration, task: str, model: str, volume: str
         yield replace(shared, stage="segment_look", written_bytes=0.0)
         yield replace(shared, stage="segment_part", written_bytes=stored / parts)
         segment = replace(segment, work=voxels * RATES["segment"].per_second / JOINED_PER_SECOND, written_bytes=0.0)
-    else:
+    elif configuration.tasks[task]["segment"]["objects"] != "cells":
         segment = replace(segment, scratch_bytes=RUNS_BYTES * voxels)
     yield segment
     yield Job(

@@ -196,9 +196,7 @@ def _sections(
         _, y, x = windows[block.index]
         return pairs_of_section(stored[0, y, x], codes[0, y, x], contours[y, x])
 
-    for _, pairs in reduce_blocks(
-        weigh, prediction, truth, blocks=blocks, threads=layout.threads, description=description
-    ):
+    for _, pairs in reduce_blocks(weigh, prediction, truth, blocks=blocks, **layout.how, description=description):
         yield pairs
 
 

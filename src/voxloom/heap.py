@@ -16,7 +16,10 @@ KEPT_BYTES = 2**25
 MOST_PIECES = 65536
 """Of their own from the system: what glibc begins with."""
 
-_LOCK = threading.Lock()
+NEVER = -1
+"""A threshold."""
+
+_LOCK = threading.RLock()  # the garbage collector may end a context of the thread that is at it
 _keepers = 0
 
 
@@ -42,7 +45,7 @@ def keep_freed() -> None:
 
 @contextlib.contextmanager
 def keeping(is_wanted: bool = True) -> Iterator[None]:
-    """A context in which all that is freed is kept to be used again; afterwards it goes back.
+    """A context in which all that is freed is kept to be used again; afterwards it goes back, and `keep_freed` holds.
 
     Memory that is fetched anew must be cleared by the system, which takes up to a fifth of what is done with a block.
     What is freed and doesn't fit the next piece stays, too: see `voxloom.budget.KEPT`.
@@ -59,7 +62,7 @@ def keeping(is_wanted: bool = True) -> Iterator[None]:
     with _LOCK:
         _keepers += 1
         set_option(M_MMAP_MAX, 0)
-        set_option(M_TRIM_THRESHOLD, 2**31 - 1)
+        set_option(M_TRIM_THRESHOLD, NEVER)
     try:
         yield
     finally:

@@ -174,9 +174,9 @@ def remove_small_objects_volume(
 
     Notes
     -----
-    Labels are never stored: slabs are labelled again where the runs of the first pass take too much memory. It keeps
-    the faces between slabs and unites the objects that touch across them; the second decides about every object. The
-    result doesn't depend on the slabs.
+    Labels are never stored: the first pass keeps the runs of slabs, in files beside `out` where they take too much
+    memory, and the faces between slabs, and unites the objects that touch across them; the second decides about every
+    object. The result doesn't depend on the slabs.
     """
     return _filter_objects(
         source,

@@ -29,8 +29,9 @@ SKELETON_HALO = 16
 WAITING = 1.5
 """Blocks in memory for each that is being read: up to one more waits to be measured."""
 
-THINNING_BYTES = 5
-"""For each voxel of a tile beside the mask itself: the mask as booleans, its box, skeletons, steps between voxels."""
+THINNING_BYTES = 7
+"""For each voxel of a tile beside the mask itself: the mask as booleans, with a border, and if all is foreground, its
+places."""
 
 OBJECT_COLUMNS = (
     "label",

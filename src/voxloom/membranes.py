@@ -221,7 +221,7 @@ def _volume_rows(
     layout = section_layout(prediction.shape, memory_mib=memory_mib, threads=threads)
     blocks = [section.block(index) for index, section in enumerate(sections)]
     said = f"membranes of {sections[0].volume}, {sections[0].part}: section"
-    for block, found in reduce_blocks(work, prediction, truth, blocks=blocks, threads=layout.threads, description=said):
+    for block, found in reduce_blocks(work, prediction, truth, blocks=blocks, **layout.how, description=said):
         section = sections[block.index]
         yield from ({"part": section.part, "volume": section.volume, "z": section.z} | row for row in found)
 

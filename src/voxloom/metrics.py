@@ -536,15 +536,17 @@ def bootstrap_intervals(
         return dict.fromkeys(INTERVALS, (np.nan, np.nan))
     used = np.flatnonzero(histograms.any(axis=(0, 1)))
     kept = histograms if len(used) == histograms.shape[-1] else histograms[:, :, used]
-    kept = kept.reshape(blocks, -1).astype(np.float32)  # seven digits: intervals are wide
+    # sums of counts, so that neither type rounds them
+    dtype = np.dtype(np.float32 if blocks * int(kept.max()) < 2**24 else np.float64)
+    counted: NDArray[Any] = kept.reshape(blocks, -1).astype(dtype)
     at = int(np.searchsorted(used, level))
     values: dict[str, list[NDArray[np.float64]]] = {name: [] for name in INTERVALS}
-    batch = max(1, (32 << 20) // max(1, kept.shape[1] * 8))
+    batch = max(1, (32 << 20) // max(1, counted.shape[1] * 8))
     for first in range(0, samples, batch):
         count = min(batch, samples - first)
         drawn = rng.integers(blocks, size=(count, blocks)) + blocks * np.arange(count)[:, None]
         weights = np.bincount(drawn.ravel(), minlength=count * blocks).reshape(count, blocks)
-        resampled = (weights.astype(np.float32) @ kept).reshape(len(weights), 2, len(used)).astype(float)
+        resampled = (weights.astype(dtype) @ counted).reshape(len(weights), 2, len(used)).astype(float)
         counts = confusion(resampled, level=at)
         values["average_precision"].append(average_precision(resampled))
         for name in ("f1", "iou", "dice"):

@@ -41,8 +41,8 @@ class Runs:
 
     shape: tuple[int, ...]
     firsts: NDArray[np.int64]
-    starts: NDArray[np.uint32]
-    ends: NDArray[np.uint32]
+    starts: NDArray[np.uint16] | NDArray[np.uint32]
+    ends: NDArray[np.uint16] | NDArray[np.uint32]
     labels: NDArray[np.uint32]
     count: int
 
@@ -173,7 +173,8 @@ class Looks:
                 self._scratch = self._open.enter_context(self._beside.scratch_arrays("runs"))
         if not fits and self._scratch is not None:
             self._scratch.save(str(index), _as_arrays(small))
-            self._filed.add(index)
+            with self._lock:
+                self._filed.add(index)
         return runs, slab
 
     def second(self, index: int, find: Callable[[], Look]) -> Look:
@@ -193,8 +194,6 @@ class Looks:
             held = self._held.pop(index, None)
             is_filed = index in self._filed
             self._filed.discard(index)
-            if held is not None:
-                self._left += _nbytes(held)
         if held is not None:
             return held
         return _of_arrays(self._scratch.take(str(index))) if is_filed and self._scratch else find()

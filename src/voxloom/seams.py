@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -218,8 +219,8 @@ def join_volume(
     def look(*arrays: NDArray[Any], block: Block) -> Slab:
         return remember(label(*arrays, block=block), wanted=wanted, reach=reach)
 
-    looks = reduce_blocks(look, *inputs, description=description, **layout)
-    return join((Slab(*slab) for _, slab in looks), touching=touching, wanted=wanted)
+    with contextlib.closing(reduce_blocks(look, *inputs, description=description, **layout)) as looks:
+        return join((Slab(*slab) for _, slab in looks), touching=touching, wanted=wanted)
 
 
 def pairs_where(chosen: NDArray[np.bool_], first: NDArray[np.uint32], second: NDArray[np.uint32]) -> NDArray[np.int64]:

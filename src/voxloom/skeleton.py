@@ -177,7 +177,7 @@ def skeleton_length_um(
     >>> skeleton_length_um(line, spacing_um=(1.0, 1.0, 2.0))
     6.0
     """
-    padded = np.pad(skeleton, 1)
+    padded = np.pad(np.ascontiguousarray(skeleton), 1)
     first = [axis.indices(size)[0] for axis, size in zip(inner, skeleton.shape, strict=True)]
     voxels = np.argwhere(skeleton[inner]) + first + 1  # in the padded array
     steps = [step for step in itertools.product((-1, 0, 1), repeat=3) if step > (0, 0, 0)]  # each pair once

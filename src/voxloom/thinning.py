@@ -91,8 +91,8 @@ def thin_in_order(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     .. [1] Lee, Kashyap, Chu (1994). CVGIP: Graphical Models and Image Processing 56(6).
     """
     _check(mask)
-    lines = _Lines(mask, first=(0, 0, 0))
-    while lines.take_layer(in_order=True):
+    lines = _Lines(mask)
+    while lines.take_layer():
         pass
     return lines.mask()
 
@@ -183,31 +183,34 @@ def _meets(block: Block, other: Block) -> bool:
 
 
 class _Lines:
-    """A mask that is being thinned: with a border of background, and the places of its foreground."""
+    """A mask that is being thinned: with a border of background, and the places of its foreground.
 
-    def __init__(self, mask: NDArray[np.bool_], *, first: tuple[int, ...]) -> None:
-        self.padded = np.pad(mask, 1)
+    `first` is the place of its first voxel in the volume, which decides whose turn is when; without it voxels come in
+    order.
+    """
+
+    def __init__(self, mask: NDArray[np.bool_], *, first: tuple[int, ...] | None = None) -> None:
+        self.padded = np.pad(np.ascontiguousarray(mask), 1)
         self.around = (STEPS @ np.array(self.padded.strides)).astype(np.int64)
+        self.in_order = first is None
         count = np.count_nonzero(mask)
         self.places = np.empty(count, np.int32 if self.padded.size < 1 << 31 else np.int64)
-        self.turns = np.empty(count, np.uint8)
-        _list(self.padded, np.array(first, np.int64), self.places, self.turns)
+        self.turns = np.empty(0 if self.in_order else count, np.uint8)
+        _list(self.padded, np.array(first or (0, 0, 0), np.int64), self.places, self.turns)
 
     def mask(self) -> NDArray[np.bool_]:
         return self.padded[1:-1, 1:-1, 1:-1]
 
-    def take_layer(self, *, in_order: bool = False) -> int:
+    def take_layer(self) -> int:
         """Take off one layer; how many voxels that were."""
         flat = self.padded.reshape(-1)
-        if in_order:
-            sides = IN_ORDER[
-                : 4 if self.padded.shape[0] == 3 else 6
-            ]  # a single slice isn't thinned from above and below
-            taken = _take_layer_in_order(flat, self.places, self.around, sides)
+        if self.in_order:
+            is_slice = self.padded.shape[0] == 3  # which is not thinned from above and below
+            taken = _take_layer_in_order(flat, self.places, self.around, IN_ORDER[: 4 if is_slice else 6])
         else:
             taken = _take_layer(flat, self.places, self.turns, self.around)
-        is_left = self.padded.reshape(-1)[self.places]
-        self.places, self.turns = self.places[is_left], self.turns[is_left]
+        left = _drop_taken(flat, self.places, self.turns)
+        self.places, self.turns = self.places[:left], self.turns[:left]
         return int(taken)
 
 
@@ -240,8 +243,22 @@ def _list(padded, first, places, turns):  # type: ignore[no-untyped-def]
             for x in range(1, width - 1):
                 if padded[z, y, x]:
                     places[n] = (z * height + y) * width + x
-                    turns[n] = (z + first[0]) % 2 * 4 + (y + first[1]) % 2 * 2 + (x + first[2]) % 2
+                    if turns.size:
+                        turns[n] = (z + first[0]) % 2 * 4 + (y + first[1]) % 2 * 2 + (x + first[2]) % 2
                     n += 1
+
+
+@compiled
+def _drop_taken(mask, places, turns):  # type: ignore[no-untyped-def]
+    """Move what is still foreground to the front; how many voxels that are."""
+    left = 0
+    for n in range(places.size):
+        if mask[places[n]]:
+            places[left] = places[n]
+            if turns.size:
+                turns[left] = turns[n]
+            left += 1
+    return left
 
 
 @compiled

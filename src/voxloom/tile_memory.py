@@ -37,7 +37,7 @@ class TileMemory:
             Of the batch.
         """
         heap.set_option(heap.M_MMAP_THRESHOLD, LARGE_BYTES)
-        heap.set_option(heap.M_TRIM_THRESHOLD, 2**31 - 1)  # what a tile leaves is the next one's, however much it is
+        heap.set_option(heap.M_TRIM_THRESHOLD, heap.NEVER)  # what a tile leaves is the next one's, however much it is
         if tuple(shape) != self._former:
             heap.give_back()
         if tuple(shape) in self._known:

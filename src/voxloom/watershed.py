@@ -171,9 +171,7 @@ def watershed_volume(
         passes += 1
         nothing = np.broadcast_to(np.zeros((), np.bool_), shape)  # blocks that aren't pending read nothing
         description = f"watershed, pass {passes}, block"
-        looks = reduce_blocks(
-            work, nothing, block_shape=layout.block_shape, threads=layout.threads, description=description
-        )
+        looks = reduce_blocks(work, nothing, block_shape=layout.block_shape, description=description, **layout.how)
         changed = [layer for _, layers in looks for layer in layers]
         pending = {_block_at(layer, shape, layout.block_shape) for layer in changed}
     return passes

@@ -206,6 +206,7 @@ def test_a_mask_has_the_centre_lines_of_itself(mask):
 def test_the_centre_lines_are_those_of_scikit_image(shape, share, larger, seed):
     mask = np.random.default_rng(seed).random(shape) < share
     mask = ndi.binary_dilation(np.pad(mask, larger), iterations=larger) if larger else mask
+    mask = np.asfortranarray(mask) if seed % 2 else mask
     np.testing.assert_array_equal(skeleton.skeletonise(mask), skeletonize(mask, method="lee"))
 
 

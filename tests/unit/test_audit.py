@@ -72,9 +72,14 @@ def test_a_copied_slice_is_found_across_volumes_though_noisy():
     audit.refuse_violations(table)
 
 
-def test_slices_without_contrast_are_no_duplicates():
-    images = {"v": np.full((60, 40, 40), 7, np.uint8)}
+@pytest.mark.parametrize(
+    ("shape", "value", "dtype"),
+    [((40, 40), 7, "uint8"), ((500, 700), 255, "uint8"), ((500, 700), 65535, "uint16"), ((20, 33), 1000, "uint16")],
+)
+def test_slices_without_contrast_are_no_duplicates(shape, value, dtype):
+    images = {"v": np.full((60, *shape), value, dtype)}
     split = split_of(("v", "test", (30, 40)), ("v", "train", (0, 20)))
+    split[["y_to", "x_to"]] = shape
     assert audit.duplicates(split, images, duplicate_correlation=0.98).empty
 
 

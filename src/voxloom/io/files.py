@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 WORK = "resume"
 """In a folder that is being written: what a later run needs to go on; removed when the folder is complete."""
 
+SCRATCH = ".scratch-"
+"""Begins the names of what is removed when a process that was killed is followed by another."""
+
 KEY = "key"
 WAIT_S = 60.0
 """How long a process waits for another one that writes the same folder, such as a job whose workflow was killed."""
@@ -139,6 +142,8 @@ def _taken_up(folder: Path, key: str) -> Iterator[None]:
             )
         for left in folder.rglob("*.__lock"):  # of a writer that was killed
             left.unlink()
+        for left in (folder / WORK).glob(f"{SCRATCH}*"):  # likewise
+            _remove(left)
         try:
             yield
         finally:

@@ -23,7 +23,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from voxloom import heap
 from voxloom.errors import FormatError, VolumeError
-from voxloom.io.files import WORK, atomic_directory
+from voxloom.io.files import SCRATCH, WORK, SafeFile, atomic_directory
 from voxloom.io.pyramid import Level, Pyramid, levels_of
 from voxloom.io.resume import Journal, Kept, is_resumable
 from voxloom.volume import Geometry, Quantisation, Vector
@@ -417,7 +417,7 @@ def _scratch_folder(directory: str | Path, name: str) -> Iterator[Path]:
     """An empty folder, which an interrupted run doesn't use; it goes when the volume is complete at the latest."""
     within = Path(directory) / WORK if is_resumable(directory) else Path(directory)
     within.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=within, prefix=f".scratch-{name}-") as folder:
+    with tempfile.TemporaryDirectory(dir=within, prefix=f"{SCRATCH}{name}-") as folder:
         yield Path(folder)
 
 
@@ -434,7 +434,7 @@ class ScratchArrays:
 
     def save(self, key: str, arrays: Sequence[NDArray[Any]]) -> None:
         """Write arrays under a key that is not in use. Keys may be written and taken by several threads."""
-        with open(self.folder / f"{key}.npy", "wb") as file:
+        with SafeFile(self.folder / f"{key}.npy") as file:  # NumPy doesn't say that a disk is full
             for array in arrays:
                 np.save(file, array, allow_pickle=False)
 
