@@ -48,8 +48,8 @@ HEADINGS = {
 """Of the stages whose name says too little; the others have their own name."""
 ORDER = ("convert", "annotate", "distance", "predict", "segment", "instances", "evaluate", "measure", "jobs", "scale")
 CHARTS = {
-    "size": "Time against the number of voxels, without that of drawing figures. Lines of slope 1 are grey: twice the"
-    " voxels, twice the time.",
+    "size": "Time against the number of voxels, without that of figures and intervals. Lines of slope 1 are grey: twice"
+    " the voxels, twice the time.",
     "memory": "Peak memory of every stage as a share of the budget it was given, the whole process counted.",
     "threads": "Time against threads, relative to one thread.",
     "shards": "Time of a volume cut into shards that run as jobs of their own, relative to one job. Starting the jobs"

@@ -3,8 +3,8 @@
     python benchmarks/stage_jobs.py annotate --folder FOLDER [--warm FOLDER] --memory-mib 2048 --threads 1
 
 Runs one stage in this process, first on the warming folder so that libraries and kernels are loaded, and prints its
-seconds, those of them in which it drew its figure, the processor's of the whole process and peak memory as a line of
-JSON. `prepare` makes a folder; the stages find each other's results there.
+seconds, those of them that take no longer for a larger volume (`BOUNDED`), the processor's of the whole process and
+peak memory as a line of JSON. `prepare` makes a folder; the stages find each other's results there.
 """
 
 import argparse
@@ -247,11 +247,12 @@ SCATTERED = {"predict": ("predict_part",), "segment": ("segment_look", "segment_
 """What the jobs run that share a stage, one kind after the other; the stage's own job joins what they wrote."""
 
 
-DRAWING = {
+BOUNDED = {
     "annotate": ("voxloom.annotate_figure.annotation_figure", "voxloom.figures.save_figure"),
     "split": ("voxloom.split_figure.split_figure", "voxloom.figures.save_figure"),
+    "evaluate": ("voxloom.metrics.bootstrap_intervals",),
 }
-"""The functions that draw a stage's figure."""
+"""The functions of a stage that take no longer for a larger volume: some slices are drawn, some blocks resampled."""
 
 
 def timed(function: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
@@ -267,7 +268,7 @@ def timed(function: Callable[..., Any], seconds: list[float]) -> Callable[..., A
 
 
 def run(stage: str, folder: Path, *, memory_mib: int, threads: int, part: Part) -> tuple[float, float]:
-    """Run a stage's script; its seconds, and those of them in which its figure was drawn."""
+    """Run a stage's script; its seconds, and those of them that are `BOUNDED`."""
     job = jobs(folder, part)[stage]
     for path in job["output"]:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -282,13 +283,13 @@ def run(stage: str, folder: Path, *, memory_mib: int, threads: int, part: Part) 
         threads=threads,
         log=[str(folder / "logs" / f"{stage}.{part.item}.log")],
     )
-    drawing: list[float] = []
+    bounded: list[float] = []
     with ExitStack() as patches:
-        for name in DRAWING.get(stage, ()):
-            patches.enter_context(mock.patch(name, timed(pkgutil.resolve_name(name), drawing)))
+        for name in BOUNDED.get(stage, ()):
+            patches.enter_context(mock.patch(name, timed(pkgutil.resolve_name(name), bounded)))
         begin = time.perf_counter()
         runpy.run_path(str(ROOT / "scripts" / f"{stage}.py"), {"snakemake": handed})
-        return time.perf_counter() - begin, sum(drawing)
+        return time.perf_counter() - begin, sum(bounded)
 
 
 def measured(
@@ -302,7 +303,7 @@ def measured(
     core: int | None = None,
     at_hand_mib: float = 0.0,
 ) -> dict[str, float]:
-    """Seconds, seconds of drawing and peak memory of a stage, in a process of its own; see `timing.have_at_hand`."""
+    """Seconds, those that are `BOUNDED` and peak memory of a stage, in a process of its own."""
     timing.have_at_hand(at_hand_mib)
     words = [__file__, stage, "--folder", str(folder), "--memory-mib", str(memory_mib), "--threads", str(threads)]
     words += ["--warm", str(warm)] if warm else []
@@ -353,9 +354,9 @@ def main() -> None:
     how = {"memory_mib": options.memory_mib, "threads": options.threads, "part": Part(*options.part)}
     if options.warm:
         run(options.stage, options.warm, **how)
-    seconds, drawing_s = run(options.stage, options.folder, **how)
+    seconds, bounded_s = run(options.stage, options.folder, **how)
     peak_mib = timing.resident_mib("VmHWM")
-    said = {"seconds": seconds, "drawing_s": drawing_s, "cpu_s": time.process_time(), "peak_mib": peak_mib}
+    said = {"seconds": seconds, "bounded_s": bounded_s, "cpu_s": time.process_time(), "peak_mib": peak_mib}
     print(json.dumps(said))
 
 

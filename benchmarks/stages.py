@@ -7,8 +7,8 @@
 
 The stages are the workflow's own scripts on a noisy volume with tubes (`stage_jobs.py`), each in a process of its own.
 Time begins after one run of the stage on 64³ voxels, so that it is work and not the loading of libraries. Growth
-leaves out the time in which a stage draws its figure, which shows some slices of a volume of any size, and is measured
-with memory that the host of a virtual machine has at hand (`timing.have_at_hand`).
+leaves out what takes no longer for a larger volume (`stage_jobs.BOUNDED`: figures, intervals), and is measured with
+memory that the host of a virtual machine has at hand (`timing.have_at_hand`).
 """
 
 import argparse
@@ -73,13 +73,13 @@ def growth(options: argparse.Namespace) -> None:
                 at_hand_mib = AT_HAND_MIB + AT_HAND_BYTES * np.prod(shape) / 2**20
                 how = {"memory_mib": options.memory_mib, "threads": 1, "at_hand_mib": at_hand_mib}
                 for stage, said in stage_jobs.chain(folder, warm, options.stages, **how):
-                    seconds[stage].setdefault(int(np.prod(shape)), []).append(said["seconds"] - said["drawing_s"])
+                    seconds[stage].setdefault(int(np.prod(shape)), []).append(said["seconds"] - said["bounded_s"])
                     peaks[stage] = max(peaks[stage], said["peak_mib"])
     for stage in options.stages:
         points = sorted((voxels, float(np.median(each))) for voxels, each in seconds[stage].items())
         slope = slope_of(points)
         timing.record(
-            f"{stage}: growth of time but for drawing, above that of {named(shapes[0])}, from 256³ to "
+            f"{stage}: growth of time but for figures and intervals, above that of {named(shapes[0])}, from 256³ to "
             f"{named(shapes[-1])}, as a power",
             stage="scale",
             target="growth",

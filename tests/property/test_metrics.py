@@ -42,6 +42,7 @@ def test_curve_and_average_precision_equal_scikit_learns(voxels):
     assert metrics.average_precision(histogram) == pytest.approx(expected)
 
 
+@settings(deadline=None)
 @given(voxels=scored(), level=st.integers(0, 256))
 def test_counts_match_their_definition(voxels, level):
     stored, mask, ignore = voxels
@@ -53,6 +54,7 @@ def test_counts_match_their_definition(voxels, level):
     assert counts.tn == (~predicted & ~mask & ~ignore).sum()
 
 
+@settings(deadline=None)
 @given(voxels=scored())
 def test_histograms_of_parts_add_up_to_that_of_the_whole(voxels):
     stored, mask, ignore = voxels
@@ -63,6 +65,7 @@ def test_histograms_of_parts_add_up_to_that_of_the_whole(voxels):
     np.testing.assert_array_equal(sum(parts), metrics.joint_histogram(stored, mask, ignore=ignore))
 
 
+@settings(deadline=None)
 @given(voxels=scored())
 def test_levels_of_any_type_give_the_same_curve(voxels):
     stored, mask, ignore = voxels
@@ -97,6 +100,7 @@ def test_label_scores_ignore_renumbering_and_mirroring(prediction, truth, seed):
         np.testing.assert_allclose(errors, errors[0])
 
 
+@settings(deadline=None)
 @given(truth=LABELS)
 def test_a_segmentation_agrees_with_itself(truth):
     assume(truth.any())

@@ -315,11 +315,12 @@ def _means_of_pairs(values: NDArray[Any], step: Sequence[int], means: NDArray[An
     total = np.empty((*means.shape[:-3], *means.shape[-2:]), wider)
     part = np.empty_like(total)
     for plane in range(means.shape[-3]):
-        total[...] = 0
-        for dz, dy in np.ndindex(*step[:2]):
-            rows = pairs[..., plane * step[0] + dz, dy :: step[1], :]
-            total += np.bitwise_and(rows, low, out=part)
-            total += np.right_shift(rows, half, out=part)
+        rows = [pairs[..., plane * step[0] + dz, dy :: step[1], :] for dz, dy in np.ndindex(*step[:2])]
+        np.bitwise_and(rows[0], low, out=total)
+        for others in rows[1:]:
+            total += np.bitwise_and(others, low, out=part)
+        for others in rows:
+            total += np.right_shift(others, half, out=part)
         # halves are rounded to the even neighbour, as NumPy does
         np.right_shift(total, shift, out=part)
         part &= odd
