@@ -115,7 +115,7 @@ def test_every_job_of_a_large_volume_stays_within_its_memory(project):
         assert not each.refusal
         assert each.memory_mib - RATES[each.job.stage].base_mib <= 4096 * 3 / 4, each.job
     converted = next(each for each in found if each.job.stage == "convert")
-    assert converted.seconds == pytest.approx(1024 * 2048 * 2048 / 105e6, rel=0.05)
+    assert converted.seconds == pytest.approx(1024 * 2048 * 2048 / RATES["convert"].per_second, rel=0.05)
     assert converted.job.written_bytes == 1024 * 2048 * 2048
 
 
