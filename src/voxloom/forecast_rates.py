@@ -39,31 +39,31 @@ SECTIONS = "measured: 6 sections of 512 x 512 pixels with drawn membranes on a c
 MEMBRANES = "measured: benchmarks/membrane_scores.py, 512 x 512 x 30 voxels on a core of a shared machine"
 
 RATES = {
-    "convert": Rate(115e6, 0.5, 0, HALF),
+    "convert": Rate(130e6, 0.5, 0, HALF),
     "annotate": Rate(46e6, 3, 370, HALF),
     "annotate_import": Rate(8e6, 0.5, 75, DEMO),
-    "distance": Rate(54e6, 1.5, 205, HALF),
-    "split": Rate(105e6, 3, 165, HALF),
+    "distance": Rate(57e6, 1.5, 205, HALF),
+    "split": Rate(140e6, 3, 165, HALF),
     "plan": Rate(10e6, 12, 500, DEMO),
     "train": Rate(1.0, 10, 530, COUNTED),
     "predict": Rate(1.0, 6, 430, COUNTED),
     "predict_part": Rate(1.0, 6, 430, COUNTED),
     "predict_fusion_weight": Rate(0.15e6, 5, 250, SECTIONS),
     "predict_fused": Rate(1.4e6, 2, 250, SECTIONS),
-    "evaluate": Rate(34e6, 5, 250, HALF),
+    "evaluate": Rate(39e6, 5, 250, HALF),
     "evaluate_membranes": Rate(0.7e6, 6, 250, MEMBRANES),
-    "segment": Rate(55e6, 1.5, 235, HALF),
-    "segment_look": Rate(35e6, 1.5, 235, HALF),
-    "segment_part": Rate(28e6, 1.5, 235, HALF),
-    "measure": Rate(12.5e6, 2, 255, HALF),
+    "segment": Rate(61e6, 1.5, 235, HALF),
+    "segment_look": Rate(45e6, 1.5, 235, HALF),
+    "segment_part": Rate(36e6, 1.5, 235, HALF),
+    "measure": Rate(15e6, 2, 255, HALF),
 }
 """By stage. Start and memory of the libraries are estimates in every row, from the demo's jobs; convert counts its
 memory itself. benchmarks/rates.py measures the stages without a network."""
 
-JOINED_PER_SECOND = 116e6
+JOINED_PER_SECOND = 140e6
 """Voxels a second of a job that joins the parts of a stage: the coarser levels; `HALF` of what was measured."""
 
-CELLS_TIMES = 4.2
+CELLS_TIMES = 4.7
 """How much longer numbering cells takes than foreground: 13 million voxels a second, from what `SECTIONS` says."""
 
 PYTORCH_MIB = 230
