@@ -72,7 +72,7 @@ PYTORCH_MIB = 230
 RUNS_BYTES = 0.5
 """On disk for each voxel, between the two passes over objects: runs that don't fit in memory, of noisy tissue."""
 
-STORED = {"image": 1.0, "annotation": 0.06, "distance": 0.5, "prediction": 0.9, "segmentation": 0.015}
+STORED = {"image": 1.0, "annotation": 0.03, "distance": 0.2, "prediction": 0.9, "segmentation": 0.01}
 """Bytes on disk for each byte of voxels, coarser levels included; the demo's stores, noise of images rounded up."""
 
 
