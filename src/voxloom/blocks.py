@@ -231,9 +231,8 @@ def block_shape_for(
         for axis in sorted(range(3), key=lambda k: edges[k] / max(1, halo_voxels[k])):
             longer = list(edges)
             longer[axis] = min(edges[axis] + align[axis], shape[axis])
-            pays = math.prod(longer) <= MOST_VOXELS or read_voxels(edges, shape, halo_voxels) > LITTLE * math.prod(
-                edges
-            )
+            costs_much = read_voxels(edges, shape, halo_voxels) > LITTLE * math.prod(edges)
+            pays = costs_much or math.prod(longer) <= MOST_VOXELS
             if longer[axis] > edges[axis] and pays and read_voxels(longer, shape, halo_voxels) <= budget:
                 edges = longer
                 break

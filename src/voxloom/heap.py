@@ -47,8 +47,8 @@ def keep_freed() -> None:
 def keeping(is_wanted: bool = True) -> Iterator[None]:
     """A context in which all that is freed is kept to be used again; afterwards it goes back, and `keep_freed` holds.
 
-    Memory that is fetched anew must be cleared by the system, which takes up to a fifth of what is done with a block.
-    What is freed and doesn't fit the next piece stays, too: see `voxloom.budget.KEPT`.
+    Memory that is fetched anew must be cleared by the system, which takes a good part of the time of a block. What is
+    freed and doesn't fit the next piece stays, too: see `voxloom.budget.KEPT`.
 
     Parameters
     ----------

@@ -55,11 +55,7 @@ def thin(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     >>> thin(np.ones((3, 3, 7), np.bool_))[1, 1]
     array([False,  True,  True,  True,  True,  True, False])
     """
-    _check(mask)
-    lines = _Lines(mask, first=(0, 0, 0))
-    while lines.take_layer():
-        pass
-    return lines.mask()
+    return _thinned(mask, first=(0, 0, 0))
 
 
 def thin_in_order(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -90,19 +86,20 @@ def thin_in_order(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     ----------
     .. [1] Lee, Kashyap, Chu (1994). CVGIP: Graphical Models and Image Processing 56(6).
     """
-    _check(mask)
-    lines = _Lines(mask)
-    while lines.take_layer():
-        pass
-    return lines.mask()
+    return _thinned(mask)
 
 
-def _check(mask: NDArray[np.bool_]) -> None:
+def _thinned(mask: NDArray[np.bool_], *, first: tuple[int, ...] | None = None) -> NDArray[np.bool_]:
+    """Take off all layers; see `_Lines`."""
     if mask.ndim != 3 or mask.dtype != np.bool_:
         raise VolumeError(
             f"mask must be a 3D boolean array, got {mask.ndim}D {mask.dtype}; "
             "compare the labels with 0 first (labels > 0)"
         )
+    lines = _Lines(mask, first=first)
+    while lines.take_layer():
+        pass
+    return lines.mask()
 
 
 def thin_volume(
