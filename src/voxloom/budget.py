@@ -17,8 +17,8 @@ SHARD = (64, 64, 64)
 """Of a volume that isn't stored in shards."""
 
 KEPT = 1.3
-"""What blocks take where freed memory is kept (`voxloom.heap.keeping`), as a multiple of what they use: an estimate; the
-peaks that benchmarks/stages.py measures stay within the budget with it."""
+"""What blocks take where freed memory is kept (`voxloom.heap.keeping`), as a multiple of what they use: an estimate,
+with which the peaks that benchmarks/stages.py measures stay within the budget."""
 
 
 @dataclass(frozen=True)
