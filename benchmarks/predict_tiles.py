@@ -10,12 +10,15 @@ is held to the network's output over the whole image at once.
 """
 
 import argparse
+import contextlib
 import json
+import math
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from voxloom import devices, halo, inference, networks, predictor
+from voxloom import devices, halo, inference, networks, predictor, tile_memory
 
 PEERS = {"monai": "MONAI", "nnunet": "nnU-Net"}
 LEAST = {("monai", 8): 3.5, ("nnunet", 8): 4.0, ("monai", "exact"): 1.7, ("nnunet", "exact"): 1.9}
@@ -169,13 +172,13 @@ def tiles_of(scene: Scene, halo_voxels: int | str) -> list[tuple[int, ...]]:
     return shapes
 
 
-def one_tile(scene: Scene, shape: tuple[int, ...]) -> Callable[[], None]:
-    """A forward pass of the network as prediction runs it, alone."""
-    ready = scene.prepared()
+def one_tile(scene: Scene, shape: tuple[int, ...], *, has_memory: bool) -> Callable[[], None]:
+    """A forward pass of the network as prediction runs it, alone; its memory is kept for the next one, or not."""
+    ready, memory = scene.prepared(), tile_memory.TileMemory() if has_memory else None
     batch = torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
     def run() -> None:
-        with torch.inference_mode():
+        with torch.inference_mode(), memory.of_forward_pass(shape) if memory else contextlib.nullcontext():
             ready.network(batch)
 
     return run
@@ -246,17 +249,28 @@ def exactness(scene: Scene) -> None:
     )
 
 
-def share_of_the_forward_rate(scene: Scene, halo_voxels: int | str, *, rounds: int) -> None:
+def print_peaks(scene: Scene, halo_voxels: int | str, shape: tuple[int, ...]) -> None:
+    """Of prediction and of one tile's forward pass, after one of each, so that what is compiled doesn't count."""
+    alone = one_tile(scene, shape, has_memory=False)
+    scene.predict(halo_voxels)
+    alone()
+    print(json.dumps({"mib": timing.peak_mib(lambda: scene.predict(halo_voxels)), "tile": timing.peak_mib(alone)}))
+
+
+def share_of_the_forward_rate(
+    scene: Scene, halo_voxels: int | str, *, rounds: int, peaks_of: Callable[..., dict[str, float]]
+) -> None:
     """How much of the time the network would take by itself for all that it is given."""
     shapes = tiles_of(scene, halo_voxels)
-    usual = max(set(shapes), key=shapes.count)
+    usual = max(set(shapes), key=math.prod)
     given = sum(int(np.prod(shape)) for shape in shapes)
-    cases = {"whole": lambda: scene.predict(halo_voxels), "tile": one_tile(scene, usual)}
+    cases = {"whole": lambda: scene.predict(halo_voxels), "tile": one_tile(scene, usual, has_memory=True)}
     seconds = timing.interleaved(cases, rounds=rounds)
     tiles = given / np.prod(usual)
     share = timing.ratio([tiles * one for one in seconds["tile"]], seconds["whole"])
     # the image is there already; the result and the image of the block that is read ahead are counted
-    peak, tile_peak = timing.peak_mib(lambda: scene.predict(halo_voxels)), timing.peak_mib(one_tile(scene, usual))
+    peaks = [peaks_of(halo_voxels, usual) for _ in range(rounds)]
+    peak, tile_peak = (float(np.median([each[key] for each in peaks])) for key in ("mib", "tile"))
     allowed = 1.1 * tile_peak + 3 * scene.image.nbytes / 2**20 + 16
     timing.record(
         f"{scene.words}, halo {halo_voxels}, share of one tile's forward rate",
@@ -320,6 +334,29 @@ def tile_size(scene: Scene, *, rounds: int) -> None:
     )
 
 
+def scenes(options: argparse.Namespace) -> dict[str, Scene]:
+    return {
+        "deep": scene(
+            f"3-D U-Net of 3 levels, base 8, {options.edge}³", (options.edge,) * 3, dimensions=3, widths=[8, 16, 32]
+        ),
+        "flat": scene(
+            f"shallow 2-D U-Net, {options.slices} slices of {options.edge_2d}²",
+            (options.slices, options.edge_2d, options.edge_2d),
+            widths=[32, 64, 128],
+        ),
+    }
+
+
+def peaks_of(
+    options: argparse.Namespace, name: str, halo_voxels: int | str, shape: tuple[int, ...]
+) -> dict[str, float]:
+    """What `print_peaks` says in a process of its own."""
+    sizes = {"--edge": options.edge, "--edge-2d": options.edge_2d, "--slices": options.slices}
+    words = [str(word) for pair in sizes.items() for word in pair]
+    said, *_ = timing.said_by([__file__, *words, "--peaks-of", json.dumps([name, halo_voxels, shape])])
+    return said
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--edge", type=int, default=256, help="of the 3-D volume")
@@ -329,21 +366,19 @@ def main() -> None:
     parser.add_argument("--window-2d", type=int, default=400, help="of the peers, in 2-D")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peers", default=sys.executable, help="Python of an environment that has MONAI and nnU-Net")
+    parser.add_argument("--peaks-of", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     timing.pin(1)
-    deep = scene(
-        f"3-D U-Net of 3 levels, base 8, {options.edge}³", (options.edge,) * 3, dimensions=3, widths=[8, 16, 32]
-    )
-    flat = scene(
-        f"shallow 2-D U-Net, {options.slices} slices of {options.edge_2d}²",
-        (options.slices, options.edge_2d, options.edge_2d),
-        widths=[32, 64, 128],
-    )
+    if options.peaks_of:
+        name, halo_voxels, shape = options.peaks_of
+        print_peaks(scenes(options)[name], halo_voxels, tuple(shape))
+        return
+    deep, flat = scenes(options).values()
     against_peers(deep, options, window=options.window, halos=[8, "exact"])
     for each in (8, "exact"):
-        share_of_the_forward_rate(deep, each, rounds=options.rounds)
+        share_of_the_forward_rate(deep, each, rounds=options.rounds, peaks_of=partial(peaks_of, options, "deep"))
     against_peers(flat, options, window=options.window_2d, halos=["exact"])
-    share_of_the_forward_rate(flat, "exact", rounds=options.rounds)
+    share_of_the_forward_rate(flat, "exact", rounds=options.rounds, peaks_of=partial(peaks_of, options, "flat"))
     tile_size(flat, rounds=options.rounds)
     for each in (deep, flat):
         exactness(each)

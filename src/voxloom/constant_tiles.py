@@ -54,8 +54,7 @@ class ConstantTiles:
             self.hits += 1
             self._known.move_to_end(key)
             return self._known[key]
-        # a copy: what the network returned lies between its other numbers (see `tile_memory`)
-        return self._remember(key, forward(batch).clone())
+        return self._remember(key, forward(batch))
 
     def _remember(self, key: Key, probability: Tensor) -> Tensor:
         self._known[key] = probability

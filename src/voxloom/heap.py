@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8  # of malloc.h
+M_MXFAST, M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = 1, -1, -3, -4, -8  # of malloc.h
 KEPT_BYTES = 2**25
 """Where glibc arrives by itself in a process that freed large arrays: smaller pieces are kept to be used again."""
 
@@ -18,6 +18,15 @@ MOST_PIECES = 65536
 
 NEVER = -1
 """A threshold."""
+
+SMALL_BYTES = range(24, 265, 16)
+"""What the smallest pieces hold, size by size: among them are those that aligning a large piece leaves before it."""
+
+MOST_OF_A_SIZE = 16
+"""Freed ones that a thread keeps to itself; 7 before glibc 2.42."""
+
+FAST_BYTES = 128
+"""Pieces up to which wait to be used again, beside those that threads keep: what glibc begins with."""
 
 _LOCK = threading.RLock()  # the garbage collector may end a context of the thread that is at it
 _keepers = 0
@@ -81,8 +90,28 @@ def give_back() -> None:
         library.malloc_trim(0)
 
 
+def join_small_pieces() -> None:
+    """Let small pieces that this thread freed join the free memory beside them.
+
+    A thread keeps the last few pieces of each size to itself. To the heap they are in use, so that one between two
+    large free ones keeps these apart, and what fitted there before doesn't fit again.
+    """
+    library = _glibc()
+    if library is None:
+        return
+    for size in SMALL_BYTES:
+        kept, others = ([library.malloc(size) for _ in range(MOST_OF_A_SIZE)] for _ in range(2))
+        for piece in (*others, *kept):  # the thread keeps the first ones that are freed
+            library.free(piece)
+    library.mallopt(M_MXFAST, FAST_BYTES)  # as it is; but being told joins what waits to be used again
+
+
 @functools.cache
 def _glibc() -> ctypes.CDLL | None:
     """The C library, where it is glibc."""
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
-    return library if library is not None and hasattr(library, "malloc_trim") else None
+    if library is None or not hasattr(library, "malloc_trim"):
+        return None
+    library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    library.free.restype, library.free.argtypes = None, [ctypes.c_void_p]
+    return library

@@ -35,7 +35,7 @@ from voxloom.logs import Shares, progress
 from voxloom.network_settings import common_size
 from voxloom.occupancy import EDGE, Occupancy, clear_empty
 from voxloom.predictor import Predictor, prepare, read_box
-from voxloom.tile_memory import TileMemory, returned_afterwards
+from voxloom.tile_memory import TileMemory, tidy_heap
 
 LOGGER = logging.getLogger("voxloom")
 SHARD = (64, 512, 512)
@@ -183,7 +183,7 @@ def predict_ensemble(
     members = with_test_time(members, test_time_flips=test_time_flips, test_time_rotations=test_time_rotations)
     memory_mib -= COPIES * sum(_weights_mib(network) for network, _ in members)
     shares, occupancy = Shares(description), Occupancy(empty_below, empty_above)
-    with devices.reproducible(threads=threads), returned_afterwards():
+    with devices.reproducible(threads=threads), tidy_heap():
         predictors, facts = _prepared(
             members,
             image,
@@ -259,9 +259,7 @@ def _prepared(
     for network, settings in members:
         whole = prepare(network, for_volume(settings, image), memory_mib=memory_mib, device=device, precision=precision)
         predictor, of_halo = halo.chosen(whole, image, halo_voxels=halo_voxels, tiles=tiles)
-        # the tiles of a narrowed halo are many and small; those of an exact one have pieces that glibc never keeps
-        has_memory = predictor.device.type == "cpu" and not predictor.is_exact
-        predictors.append(replace(predictor, memory=TileMemory()) if has_memory else predictor)
+        predictors.append(replace(predictor, memory=TileMemory()) if predictor.device.type == "cpu" else predictor)
         facts.append(of_halo)
     return predictors, facts
 

@@ -24,7 +24,7 @@ from voxloom.labelled import Shape, read_reflected, reflected
 from voxloom.occupancy import is_occupied
 from voxloom.slice_scaling import scale_image
 from voxloom.symmetries import Transform, tile_symmetries
-from voxloom.tile_memory import TileMemory
+from voxloom.tile_memory import TileMemory, apart
 from voxloom.tiles import Tile, axis_tiles, each_shape_first, fixed_tiles, spread, spread_tiles
 
 # the largest tile (2-D, 3-D): on a CPU small ones stay in its cache; on a GPU large ones keep it busy
@@ -199,8 +199,7 @@ class Predictor:
         result: NDArray[Any],
     ) -> None:
         """One tile of a 3-D network; nothing of it is held when the next one begins."""
-        box = self.normalisation.apply(read_box(image, reads))
-        probability = self.constant.predict(torch.from_numpy(box)[None, None], self.forward)[0]
+        probability = self.constant.predict(self._normalised(image, reads)[None, None], self.forward)[0]
         _put(probability, reads, cores, start, result, adds=self.averaged is not None)
 
     def largest_batch(self, shape: Sequence[int], start: Sequence[int], stop: Sequence[int]) -> tuple[int, ...]:
@@ -262,8 +261,8 @@ class Predictor:
             high = min(low + at_once, z[1])
             if not _holds_something(occupied, [(low, high), *cores], start, result):
                 continue
-            stack = self.normalisation.apply(read_box(image, [(low - beside, high + beside), *reads]))
-            channels = torch.from_numpy(stack).unfold(0, 2 * beside + 1, 1)[..., ::step].movedim(-1, 1)  # (N, C, Y, X)
+            stack = self._normalised(image, [(low - beside, high + beside), *reads])
+            channels = stack.unfold(0, 2 * beside + 1, 1)[..., ::step].movedim(-1, 1)  # (N, C, Y, X)
             probability = self.constant.predict(channels, self.forward)
             ranges = [(low, high), *reads], [(low, high), *cores]
             _put(probability, *ranges, start, result, adds=self.averaged is not None)
@@ -307,7 +306,7 @@ class Predictor:
         rows, columns = (
             torch.from_numpy(reflected(0, -(-n // f) * f, n)) for n, f in zip(size, factor[1:], strict=True)
         )
-        whole = self.constant.predict(scaled[:, rows][:, :, columns][None], self.forward)
+        whole = self.constant.predict(self._apart(scaled[:, rows][:, :, columns])[None], self.forward)
         return whole[0, : size[0], : size[1]]
 
     def forward(self, batch: Tensor) -> Tensor:
@@ -330,7 +329,13 @@ class Predictor:
             raise ModelError(
                 "the network's output is not finite: its training diverged; train again with a lower learning rate"
             )
-        return mean
+        return self._apart(mean)
+
+    def _apart(self, numbers: Tensor) -> Tensor:
+        return numbers if self.memory is None else apart(numbers)
+
+    def _normalised(self, image: Readable, ranges: Sequence[tuple[int, int]]) -> Tensor:
+        return self._apart(torch.from_numpy(self.normalisation.apply(read_box(image, ranges))))
 
     def _mean_over_transforms(self, batch: Tensor) -> Tensor:
         memory_format = devices.memory_format(batch.ndim - 2)

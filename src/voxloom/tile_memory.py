@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
 
 from voxloom import heap
 
@@ -13,14 +17,15 @@ LARGE_BYTES = 2**20
 class TileMemory:
     """Memory of the tiles that are predicted one after the other.
 
-    The C library of Linux keeps freed memory to use again, since fetching it anew takes about a tenth of a forward
+    The C library of Linux keeps freed memory to use again, since fetching it anew takes a tenth to a third of a forward
     pass. But in the first one over a shape, oneDNN compiles and keeps code for that shape: small pieces between the
     large ones, which split what is freed, so that the next shape's pieces don't fit and memory grows with every shape.
 
     So the large pieces of a shape's first forward pass come from the system and go back there, and what stays lies
-    close together. All later ones share the memory that is kept, without anything between; it goes back when the shape
-    changes, since the pieces of another one fit badly into what is left. Call the first ones first, then shape by shape
-    (see `tiles.each_shape_first`). Elsewhere than on Linux with glibc nothing changes.
+    close together. All later ones share the memory that is kept. It goes back when the shape changes, since the pieces
+    of another one fit badly into what is left. A pass finds nothing in it, however small, or its pieces would not fit
+    where those of the former one were. Call the first ones first, then shape by shape (see `tiles.each_shape_first`),
+    and hold `apart` what is there before a pass or after it. Elsewhere than on Linux with glibc nothing changes.
     """
 
     def __init__(self) -> None:
@@ -36,6 +41,7 @@ class TileMemory:
         shape : sequence of int
             Of the batch.
         """
+        heap.join_small_pieces()
         heap.set_option(heap.M_MMAP_THRESHOLD, LARGE_BYTES)
         heap.set_option(heap.M_TRIM_THRESHOLD, heap.NEVER)  # what a tile leaves is the next one's, however much it is
         if tuple(shape) != self._former:
@@ -45,17 +51,37 @@ class TileMemory:
         try:
             yield
         finally:
-            # images and results live longer than a tile: not among its pieces
             heap.set_option(heap.M_MMAP_MAX, heap.MOST_PIECES)
         self._former = tuple(shape)
         self._known.add(self._former)
 
 
+def apart(numbers: Tensor) -> Tensor:
+    """A copy in pages of its own, away from all that comes and goes.
+
+    Parameters
+    ----------
+    numbers : Tensor
+        Not empty.
+
+    Returns
+    -------
+    copy : Tensor
+        Its memory goes back to the system when nothing refers to it.
+    """
+    heap.join_small_pieces()  # the copy's own small ones must not be those that lie between large ones
+    pages = mmap.mmap(-1, numbers.nbytes)
+    return torch.frombuffer(pages, dtype=numbers.dtype).view(numbers.shape).copy_(numbers)
+
+
 @contextlib.contextmanager
-def returned_afterwards() -> Iterator[None]:
-    """A context after which memory that tiles left is the system's again, and is kept as glibc does by itself."""
+def tidy_heap() -> Iterator[None]:
+    """A context that tiles find all free memory joined in, and after which it is kept as glibc does by itself."""
+    heap.join_small_pieces()
+    heap.give_back()
     try:
         yield
     finally:
+        heap.join_small_pieces()
         heap.keep_freed()
         heap.give_back()

@@ -41,6 +41,35 @@ def test_kept_memory_is_fetched_once_and_given_back():
     assert kept_mib < fetched_mib + 16
 
 
+# two large pieces with a small one between; all are freed, but the thread keeps the small one
+BETWEEN = """
+import ctypes, sys
+from voxloom import heap
+
+c = ctypes.CDLL(None)
+c.malloc.restype, c.malloc.argtypes, c.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+heap.set_option(heap.M_MMAP_MAX, 0)
+heap.set_option(heap.M_TRIM_THRESHOLD, heap.NEVER)
+first = c.malloc(2**23)
+small = c.malloc(96)
+while not 0 < small - first < 2**23 + 2**10:  # it came from older free memory
+    small = c.malloc(96)
+second, end = c.malloc(2**23), c.malloc(2**10)
+for piece in (first, small, second):
+    c.free(piece)
+if sys.argv[1] == "joined":
+    heap.join_small_pieces()
+print(first <= c.malloc(2**24 - 2**16) < second)
+"""
+
+
+@pytest.mark.skipif(heap._glibc() is None, reason="needs Linux's C library")
+@pytest.mark.parametrize(("kind", "fits"), [("plain", "False"), ("joined", "True")])
+def test_small_pieces_don_t_keep_large_ones_apart(kind, fits):
+    said = subprocess.run([sys.executable, "-c", BETWEEN, kind], check=True, capture_output=True, text=True)
+    assert said.stdout.strip() == fits
+
+
 def test_the_last_one_who_wants_it_gives_it_back(monkeypatch):
     said = []
     monkeypatch.setattr(heap, "_keepers", 0)

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from unit.test_inference import image, settings, trained_network
 
 from voxloom import heap, inference, predictor, tile_memory
@@ -77,6 +78,15 @@ def test_memory_doesn_t_grow_with_the_shapes():
     one = (64 + 64 + 128) * 60**3 / MIB
     assert grown_mib("plain") > 1.4 * one  # the C library by itself: what this is about
     assert grown_mib("ours") < 1.1 * one
+
+
+def test_a_copy_apart_has_the_same_numbers():
+    numbers = torch.arange(24.0).reshape(2, 3, 4).permute(2, 0, 1)
+    copy = tile_memory.apart(numbers)
+    assert copy.dtype == numbers.dtype
+    assert torch.equal(copy, numbers)
+    copy += 1
+    assert not torch.equal(copy, numbers)
 
 
 def test_the_first_pass_over_a_shape_has_memory_of_its_own(monkeypatch):
