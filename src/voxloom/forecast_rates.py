@@ -39,7 +39,7 @@ SECTIONS = "measured: 6 sections of 512 x 512 pixels with drawn membranes on a c
 MEMBRANES = "measured: benchmarks/membrane_scores.py, 512 x 512 x 30 voxels on a core of a shared machine"
 
 RATES = {
-    "convert": Rate(130e6, 0.5, 0, HALF),
+    "convert": Rate(140e6, 0.5, 0, HALF),
     "annotate": Rate(46e6, 3, 370, HALF),
     "annotate_import": Rate(8e6, 0.5, 75, DEMO),
     "distance": Rate(57e6, 1.5, 205, HALF),
