@@ -127,6 +127,7 @@ def _draw_slice(axes: NDArray[Any], traced: TracedSlice, window: tuple[slice, sl
 
 def _show(axis: Axes, picture: NDArray[np.float64], extent: tuple[float, float, float, float], title: str) -> None:
     axis.imshow(picture, extent=extent, interpolation="nearest")
+    axis.set_anchor("S")  # what is left of its place is above, where titles of two lines need it
     axis.set_title(textwrap.fill(title, 24), fontsize=8.5)  # 24 letters are as wide as a fifth of the page
 
 

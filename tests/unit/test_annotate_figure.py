@@ -62,6 +62,16 @@ def test_each_step_has_its_panel_and_each_panel_shows_its_change(tmp_path):
     assert _share(panels["stored annotation"], ((0, 8), (0, 50)), OUTLINE) < 1
 
 
+def test_titles_of_two_lines_are_inside_the_figure(tmp_path):
+    recipe = [RECIPE[0], {"subtract": [{"smooth": {"sigma_um": 1.2}}, {"threshold": {"below": 30}}]}]
+    figure = annotation_figure(_annotated(tmp_path, (8, 50, 50), recipe), spacing_um=(1.0, 1.0, 1.0))
+    figure.canvas.draw()
+    titles = [title for axis in figure.get_axes() for title in axis.get_children() if hasattr(title, "get_text")]
+    long = [title for title in titles if "\n" in title.get_text()]
+    assert long
+    assert all(title.get_window_extent().y1 <= figure.bbox.y1 for title in long)
+
+
 def test_the_view_along_z_shows_near_foreground_lighter_than_far_and_background_darkest(tmp_path):
     figure = annotation_figure(_annotated(tmp_path, recipe=RECIPE[:1]), spacing_um=(2.0, 1.0, 1.0))
     view = _panels(figure)["foreground seen along z"].images[0].get_array().mean(axis=2)
