@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from voxloom import networks
 from voxloom.blocks import Readable
+from voxloom.constant_tiles import ConstantTiles
 from voxloom.labelled import Shape
 from voxloom.predictor import Predictor
 
@@ -108,5 +109,7 @@ def _sample_cells(predictor: Predictor, image: Readable) -> list[tuple[Shape, Sh
 
 def _probability(predictor: Predictor, image: Readable, start: Shape, stop: Shape) -> NDArray[np.float32]:
     probability = np.empty(np.subtract(stop, start), dtype=np.float32)
-    replace(predictor, transforms=predictor.transforms[:1]).region(image, start, stop, probability)
+    # what it made of tiles of one value is not what all transforms make of them
+    once = replace(predictor, transforms=predictor.transforms[:1], constant=ConstantTiles(0))
+    once.region(image, start, stop, probability)
     return probability

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import itertools
+import platform
 import sys
 import threading
 from collections.abc import Iterator
@@ -22,14 +24,12 @@ NEVER = -1
 SMALL_BYTES = range(24, 265, 16)
 """What the smallest pieces hold, size by size: among them are those that aligning a large piece leaves before it."""
 
-MOST_OF_A_SIZE = 16
-"""Freed ones that a thread keeps to itself; 7 before glibc 2.42."""
-
 FAST_BYTES = 128
 """Pieces up to which wait to be used again, beside those that threads keep: what glibc begins with."""
 
 _LOCK = threading.RLock()  # the garbage collector may end a context of the thread that is at it
 _keepers = 0
+_own = threading.local()
 
 
 def set_option(option: int, value: int) -> None:
@@ -94,16 +94,34 @@ def join_small_pieces() -> None:
     """Let small pieces that this thread freed join the free memory beside them.
 
     A thread keeps the last few pieces of each size to itself. To the heap they are in use, so that one between two
-    large free ones keeps these apart, and what fitted there before doesn't fit again.
+    large free ones keeps these apart, and what fitted there before doesn't fit again. So they are taken, and freed
+    while the thread keeps others, which only serve for this.
     """
     library = _glibc()
     if library is None:
         return
-    for size in SMALL_BYTES:
-        kept, others = ([library.malloc(size) for _ in range(MOST_OF_A_SIZE)] for _ in range(2))
-        for piece in (*others, *kept):  # the thread keeps the first ones that are freed
+
+    def some() -> dict[int, list[int]]:
+        return {size: [library.malloc(size) for _ in range(_kept_of_a_size())] for size in SMALL_BYTES}
+
+    kept = some()
+    for pieces in (getattr(_own, "pieces", None) or some(), kept):
+        for piece in itertools.chain.from_iterable(pieces.values()):
             library.free(piece)
     library.mallopt(M_MXFAST, FAST_BYTES)  # as it is; but being told joins what waits to be used again
+    _own.pieces = some()
+
+
+@functools.cache
+def _kept_of_a_size() -> int:
+    """How many freed pieces of each size a thread keeps to itself."""
+    version = platform.libc_ver()[1]
+    return 7 if [int(part) for part in version.split(".")[:2]] < [2, 42] else 16
+
+
+def is_glibc() -> bool:
+    """Whether this module changes anything here."""
+    return _glibc() is not None
 
 
 @functools.cache

@@ -22,15 +22,13 @@ class TileMemory:
     large ones, which split what is freed, so that the next shape's pieces don't fit and memory grows with every shape.
 
     So the large pieces of a shape's first forward pass come from the system and go back there, and what stays lies
-    close together. All later ones share the memory that is kept. It goes back when the shape changes, since the pieces
-    of another one fit badly into what is left. A pass finds nothing in it, however small, or its pieces would not fit
-    where those of the former one were. Call the first ones first, then shape by shape (see `tiles.each_shape_first`),
+    close together. All later ones share the memory that is kept. A pass finds nothing in it, however small, or its
+    pieces would not fit where those of the former one were. Call the first ones first (see `tiles.each_shape_first`),
     and hold `apart` what is there before a pass or after it. Elsewhere than on Linux with glibc nothing changes.
     """
 
     def __init__(self) -> None:
         self._known: set[tuple[int, ...]] = set()
-        self._former: tuple[int, ...] = ()
 
     @contextlib.contextmanager
     def of_forward_pass(self, shape: Sequence[int]) -> Iterator[None]:
@@ -44,20 +42,19 @@ class TileMemory:
         heap.join_small_pieces()
         heap.set_option(heap.M_MMAP_THRESHOLD, LARGE_BYTES)
         heap.set_option(heap.M_TRIM_THRESHOLD, heap.NEVER)  # what a tile leaves is the next one's, however much it is
-        if tuple(shape) != self._former:
-            heap.give_back()
         if tuple(shape) in self._known:
             heap.set_option(heap.M_MMAP_MAX, 0)
+        else:
+            heap.give_back()
         try:
             yield
         finally:
             heap.set_option(heap.M_MMAP_MAX, heap.MOST_PIECES)
-        self._former = tuple(shape)
-        self._known.add(self._former)
+        self._known.add(tuple(shape))
 
 
 def apart(numbers: Tensor) -> Tensor:
-    """A copy in pages of its own, away from all that comes and goes.
+    """A copy in pages of its own, away from all that comes and goes; the same numbers where `heap` changes nothing.
 
     Parameters
     ----------
@@ -69,8 +66,10 @@ def apart(numbers: Tensor) -> Tensor:
     copy : Tensor
         Its memory goes back to the system when nothing refers to it.
     """
+    if not heap.is_glibc():
+        return numbers
     heap.join_small_pieces()  # the copy's own small ones must not be those that lie between large ones
-    pages = mmap.mmap(-1, numbers.nbytes)
+    pages = mmap.mmap(-1, numbers.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     return torch.frombuffer(pages, dtype=numbers.dtype).view(numbers.shape).copy_(numbers)
 
 

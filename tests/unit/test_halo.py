@@ -108,3 +108,21 @@ def test_a_cell_that_doesn_t_fit_says_what_to_do():
         inference.predict_volume(
             trained_network(model), model, volume, volume.copy(), memory_mib=100, threads=1, halo_voxels=8
         )
+
+
+def test_what_is_measured_without_flips_is_not_remembered_for_the_prediction_with_them(monkeypatch):
+    model = settings(**DEEP)
+    monkeypatch.setitem(predictor.FIXED_CORES, "cpu", (64, 16))
+    flat = np.full((24, 50, 60), 90, np.uint8)
+    whole = predictor.prepare(
+        trained_network(model), model, memory_mib=400, device="cpu", precision=None, has_flips=True
+    )
+    chosen, _ = halo.chosen(whole, flat, halo_voxels="measured")
+    said, alone = (np.empty(flat.shape, np.float32) for _ in range(2))
+    chosen.region(flat, (0, 0, 0), flat.shape, said)
+    fresh = predictor.prepare(
+        trained_network(model), model, memory_mib=400, device="cpu", precision=None, has_flips=True
+    )
+    again, _ = halo.chosen(fresh, flat, halo_voxels=chosen.halo[1])
+    again.region(flat, (0, 0, 0), flat.shape, alone)
+    np.testing.assert_array_equal(said, alone)

@@ -109,7 +109,7 @@ def test_the_first_pass_over_a_shape_has_memory_of_its_own(monkeypatch):
         "back, own",
         "kept",
         "kept",
-        "back, kept",
+        "kept",
         "kept",
         "back, own",
     ]
