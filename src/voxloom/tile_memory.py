@@ -17,7 +17,7 @@ LARGE_BYTES = 2**20
 class TileMemory:
     """Memory of the tiles that are predicted one after the other.
 
-    The C library of Linux keeps freed memory to use again, since fetching it anew takes a tenth to a third of a forward
+    The C library of Linux keeps freed memory to use again, since fetching it anew takes a good part of a forward
     pass. But in the first one over a shape, oneDNN compiles and keeps code for that shape: small pieces between the
     large ones, which split what is freed, so that the next shape's pieces don't fit and memory grows with every shape.
 
