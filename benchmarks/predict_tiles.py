@@ -1,7 +1,7 @@
 """Prediction by tiles against MONAI's and nnU-Net's sliding windows: time, memory, and what the seams cost.
 
-    python benchmarks/predict_tiles.py                                  # 256^3, slices of 1000^2; one pinned core
-    python benchmarks/predict_tiles.py --edge 96 --edge-2d 256 --rounds 1
+    python benchmarks/predict_tiles.py                                  # 256^3, 384^3, slices of 1000^2; one core
+    python benchmarks/predict_tiles.py --edge 96 --edge-share 96 --edge-2d 256 --rounds 1
     python benchmarks/predict_tiles.py --peers path/to/python           # of an environment that has the peers
 
 Same random weights, image, float32 and core for all, rounds interleaved, ratios are medians over the rounds. Ours is
@@ -33,6 +33,9 @@ from voxloom import devices, halo, inference, networks, predictor, tile_memory
 PEERS = {"monai": "MONAI", "nnunet": "nnU-Net"}
 LEAST = {("monai", 8): 3.5, ("nnunet", 8): 4.0, ("monai", "exact"): 1.7, ("nnunet", "exact"): 1.9}
 LEAST_SHARE = 0.9
+LEAST_SHARE_OF_FEW = 0.85
+"""Of a volume of few tiles, where the first one of each shape weighs: its memory is not kept, and code is compiled."""
+
 MOST_DIFFERENCE = 1e-5
 MEMORY_MIB = 4096
 
@@ -259,7 +262,12 @@ def print_peaks(scene: Scene, halo_voxels: int | str, shape: tuple[int, ...]) ->
 
 
 def share_of_the_forward_rate(
-    scene: Scene, halo_voxels: int | str, *, rounds: int, peaks_of: Callable[..., dict[str, float]]
+    scene: Scene,
+    halo_voxels: int | str,
+    *,
+    rounds: int,
+    peaks_of: Callable[..., dict[str, float]],
+    least: float = LEAST_SHARE,
 ) -> None:
     """How much of the time the network would take by itself for all that it is given."""
     shapes = tiles_of(scene, halo_voxels)
@@ -279,8 +287,8 @@ def share_of_the_forward_rate(
         ours=float(np.median(seconds["whole"])),
         peer=float(np.median(network)),
         ratio=share,
-        limit=f"≥ {LEAST_SHARE:g}; peak ≤ result + image + one tile ({allowed:.0f} MiB)",
-        holds=share >= LEAST_SHARE and peak <= allowed,
+        limit=f"≥ {least:g}; peak ≤ result + image + one tile ({allowed:.0f} MiB)",
+        holds=share >= least and peak <= allowed,
         peak_mib=peak,
         compute_factor=given / scene.image.size,
         tile=list(usual),
@@ -336,10 +344,13 @@ def tile_size(scene: Scene, *, rounds: int) -> None:
 
 
 def scenes(options: argparse.Namespace) -> dict[str, Scene]:
+    deep, large = (
+        scene(f"3-D U-Net of 3 levels, base 8, {edge}³", (edge,) * 3, dimensions=3, widths=[8, 16, 32])
+        for edge in (options.edge, options.edge_share)
+    )
     return {
-        "deep": scene(
-            f"3-D U-Net of 3 levels, base 8, {options.edge}³", (options.edge,) * 3, dimensions=3, widths=[8, 16, 32]
-        ),
+        "deep": deep,
+        "large": large,
         "flat": scene(
             f"shallow 2-D U-Net, {options.slices} slices of {options.edge_2d}²",
             (options.slices, options.edge_2d, options.edge_2d),
@@ -352,7 +363,12 @@ def peaks_of(
     options: argparse.Namespace, name: str, halo_voxels: int | str, shape: tuple[int, ...]
 ) -> dict[str, float]:
     """What `print_peaks` says in a process of its own."""
-    sizes = {"--edge": options.edge, "--edge-2d": options.edge_2d, "--slices": options.slices}
+    sizes = {
+        "--edge": options.edge,
+        "--edge-share": options.edge_share,
+        "--edge-2d": options.edge_2d,
+        "--slices": options.slices,
+    }
     words = [str(word) for pair in sizes.items() for word in pair]
     said, *_ = timing.said_by([__file__, *words, "--peaks-of", json.dumps([name, halo_voxels, shape])])
     return said
@@ -361,6 +377,7 @@ def peaks_of(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--edge", type=int, default=256, help="of the 3-D volume")
+    parser.add_argument("--edge-share", type=int, default=384, help="of the 3-D volume of many tiles")
     parser.add_argument("--edge-2d", type=int, default=1000, help="of the slices")
     parser.add_argument("--slices", type=int, default=2)
     parser.add_argument("--window", type=int, default=96, help="of the peers, in 3-D")
@@ -374,12 +391,14 @@ def main() -> None:
         name, halo_voxels, shape = options.peaks_of
         print_peaks(scenes(options)[name], halo_voxels, tuple(shape))
         return
-    deep, flat = scenes(options).values()
+    deep, large, flat = scenes(options).values()
     against_peers(deep, options, window=options.window, halos=[8, "exact"])
-    for each in (8, "exact"):
-        share_of_the_forward_rate(deep, each, rounds=options.rounds, peaks_of=partial(peaks_of, options, "deep"))
+    share = partial(share_of_the_forward_rate, rounds=options.rounds)
+    share(large, 8, peaks_of=partial(peaks_of, options, "large"))
+    share(deep, 8, peaks_of=partial(peaks_of, options, "deep"), least=LEAST_SHARE_OF_FEW)
+    share(deep, "exact", peaks_of=partial(peaks_of, options, "deep"))
     against_peers(flat, options, window=options.window_2d, halos=["exact"])
-    share_of_the_forward_rate(flat, "exact", rounds=options.rounds, peaks_of=partial(peaks_of, options, "flat"))
+    share(flat, "exact", peaks_of=partial(peaks_of, options, "flat"))
     tile_size(flat, rounds=options.rounds)
     for each in (deep, flat):
         exactness(each)

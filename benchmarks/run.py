@@ -76,8 +76,9 @@ STAGES = {
     "prediction": Part(
         "predict",
         "predict_tiles.py",
-        small="--edge 64 --edge-2d 128 --window 32 --window-2d 64 --rounds 1",
+        small="--edge 64 --edge-share 64 --edge-2d 128 --window 32 --window-2d 64 --rounds 1",
     ),
+    "prediction memory": Part("predict", "prediction_memory.py", small="--case 12"),
 }
 TRAINING = {
     "membranes": Part("training", "training_membranes.py"),

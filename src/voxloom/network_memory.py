@@ -9,6 +9,10 @@ from typing import Any
 from voxloom.network_settings import resolved
 
 CLASSES = 2
+TIMES_JOINED = 4.0
+TIMES_JOINED_WITH = {("instance", False): 4.5, ("group", True): 4.5, ("instance", True): 6.5}
+"""Times what a level joins, at most, by normalisation and whether units are residual: there it comes before the
+convolutions, of all that is joined. Measured (benchmarks/prediction_memory.py)."""
 
 
 def activation_bytes(network: Mapping[str, Any]) -> float:
@@ -30,13 +34,14 @@ def activation_bytes(network: Mapping[str, Any]) -> float:
 
 def _held_by_unet(whole: Mapping[str, Any]) -> float:
     """Numbers for each voxel: the skips of the finer levels, a level's own skip, the enlarged coarser level and both
-    joined, with the same again for a convolution's reordered copies.
+    joined, with the same again for a convolution's reordered copies; and what normalising copies.
     """
     share, skips, most = 1.0, 0.0, 0.0  # of a level's voxels in the input's
+    times = TIMES_JOINED_WITH.get((whole["norm"], whole["residual"]), TIMES_JOINED)
     for level, width in enumerate(whole["widths"]):
         coarser = whole["widths"][min(level + 1, len(whole["widths"]) - 1)]
         enlarged = width if whole["upsampling"] == "transposed" else coarser
-        most = max(most, skips + share * 4 * (width + enlarged))
+        most = max(most, skips + share * times * (width + enlarged))
         skips += share * width
         if level < len(whole["strides"]):
             share /= math.prod(whole["strides"][level])

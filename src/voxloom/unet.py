@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from voxloom.convolution import Conv3d
 from voxloom.errors import ModelError
 
 MOST_GROUPS = 8
@@ -365,7 +366,7 @@ def convolution(
     -------
     convolution : torch.nn.Module
     """
-    kind: Any = nn.Conv2d if len(kernel) == 2 else nn.Conv3d
+    kind: Any = nn.Conv2d if len(kernel) == 2 else Conv3d
     padding = tuple(edge // 2 for edge in kernel)
     strides = tuple(stride or (1,) * len(kernel))
     return kind(before, after, tuple(kernel), stride=strides, padding=padding, bias=has_bias)
