@@ -40,7 +40,7 @@ MEMBRANES = "measured: benchmarks/membrane_scores.py, 512 x 512 x 30 voxels on a
 
 RATES = {
     "convert": Rate(140e6, 0.5, 0, HALF),
-    "annotate": Rate(46e6, 3, 370, HALF),
+    "annotate": Rate(50e6, 3, 370, HALF),
     "annotate_import": Rate(8e6, 0.5, 75, DEMO),
     "distance": Rate(57e6, 1.5, 205, HALF),
     "split": Rate(140e6, 3, 165, HALF),
