@@ -34,7 +34,7 @@ PEERS = {"monai": "MONAI", "nnunet": "nnU-Net"}
 LEAST = {("monai", 8): 3.5, ("nnunet", 8): 4.0, ("monai", "exact"): 1.7, ("nnunet", "exact"): 1.9}
 LEAST_SHARE = 0.9
 LEAST_SHARE_OF_FEW = 0.85
-"""Of a volume of few tiles, where the first one of each shape weighs: its memory is not kept, and code is compiled."""
+"""Of a volume of few tiles, where the first one of each shape weighs, whose memory is not kept."""
 
 MOST_DIFFERENCE = 1e-5
 MEMORY_MIB = 4096

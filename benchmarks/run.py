@@ -78,7 +78,7 @@ STAGES = {
         "predict_tiles.py",
         small="--edge 64 --edge-share 64 --edge-2d 128 --window 32 --window-2d 64 --rounds 1",
     ),
-    "prediction memory": Part("predict", "prediction_memory.py", small="--case 12"),
+    "prediction memory": Part("predict", "prediction_memory.py", small="--case 13"),
 }
 TRAINING = {
     "membranes": Part("training", "training_membranes.py"),

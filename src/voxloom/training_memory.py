@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from voxloom import losses, networks
+from voxloom.convolution import is_for_onednn
 from voxloom.heap import KEPT_BYTES
 from voxloom.objective import objective
 
@@ -72,9 +73,9 @@ def training_bytes(
 
     Calibrated with ``benchmarks/training_memory.py``, which prints planned and measured resident memory of eight
     architectures, 2-D and 3-D, in both precisions: what the tensors don't explain was the input that small float32
-    convolutions unfold, which is counted with them, `BLAS_BYTES` and `CODE_BYTES`. It holds where freed memory goes
-    back to the system, see `devices.return_freed_memory`, or with `keeps_freed`. A GPU's buffers for
-    convolutions are not counted.
+    convolutions unfold (`convolution.Conv3d` for its gradients only), which is counted with them, `BLAS_BYTES` and
+    `CODE_BYTES`. It holds where freed memory goes back to the system, see `devices.return_freed_memory`, or with
+    `keeps_freed`. A GPU's buffers for convolutions are not counted.
     """
     step = _counted_step(
         _key(networks.resolved(network)), tuple(patch_voxels), batch_size, precision, moments, _key(loss)
@@ -209,7 +210,9 @@ class _LiveBytes(TorchDispatchMode):
         self.add(tree_leaves(made))
         if func is torch.ops.aten.convolution.default:
             x, weight, _, *options = args
-            self._unfold(x, weight, options)
+            is_transposed = options[3]
+            if is_transposed or not is_for_onednn(x):  # the others are `Conv3d`
+                self._unfold(x, weight, options)
         elif func is torch.ops.aten.convolution_backward.default:
             _, x, weight, _, *options, _ = args
             self._unfold(x, weight, options)

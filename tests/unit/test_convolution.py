@@ -55,16 +55,38 @@ def test_result_and_gradients_are_those_of_pytorch(options, shape, layout):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4 * float(other.abs().max()))
 
 
+def names(module, x):
+    with torch.inference_mode(), Names() as names:
+        module(x)
+    return names.seen
+
+
+def chosen_by_pytorch(module, x):
+    options = (module.stride, module.padding, module.dilation, False, (0, 0, 0), module.groups)
+    return str(torch._C._select_conv_backend(x, module.weight, None, *options, [module.out_channels]))
+
+
 def test_small_input_is_not_unfolded():
     """PyTorch's own way copies the neighbourhood of every voxel; this one must not."""
     ours, theirs = pair(kernel_size=3, padding=1)
-    small = torch.randn(1, 3, 8, 8, 8)
-    with torch.inference_mode(), Names() as names:
-        ours(small)
-    assert names.seen == ["mkldnn_convolution.default"]
-    with torch.inference_mode(), Names() as names:
-        theirs(small)
-    assert "mkldnn_convolution.default" not in names.seen, "PyTorch does it by itself now: Conv3d can go"
+    small, large = torch.randn(1, 3, 8, 8, 8), torch.randn(1, 3, 88, 88, 4)
+    assert names(ours, small) == names(ours, large) == ["mkldnn_convolution.default"]
+    assert chosen_by_pytorch(theirs, large) == "_ConvBackend.Mkldnn"
+    assert chosen_by_pytorch(theirs, small) == "_ConvBackend.Slow3d", "PyTorch chooses otherwise: is Conv3d needed?"
+
+
+def test_kernels_of_1_are_a_matrix_product_where_channels_lie_apart():
+    ours, _ = pair(kernel_size=1)
+    x = torch.randn(1, 3, 8, 8, 8)
+    assert names(ours, x) == ["conv3d.default"]
+    assert names(ours, x.contiguous(memory_format=torch.channels_last_3d)) == ["mkldnn_convolution.default"]
+
+
+def test_one_sample_without_its_axis():
+    ours, theirs = pair(kernel_size=3, padding=1)
+    x = torch.randn(3, 8, 8, 8)
+    with torch.inference_mode():
+        assert torch.equal(ours(x), theirs(x))
 
 
 def test_low_precision_is_left_to_autocast():
