@@ -33,9 +33,6 @@ from voxloom import devices, halo, inference, networks, predictor, tile_memory
 PEERS = {"monai": "MONAI", "nnunet": "nnU-Net"}
 LEAST = {("monai", 8): 3.5, ("nnunet", 8): 4.0, ("monai", "exact"): 1.7, ("nnunet", "exact"): 1.9}
 LEAST_SHARE = 0.9
-LEAST_SHARE_OF_FEW = 0.85
-"""Of a volume of few tiles, where the first one of each shape weighs, whose memory is not kept."""
-
 MOST_DIFFERENCE = 1e-5
 MEMORY_MIB = 4096
 
@@ -262,12 +259,7 @@ def print_peaks(scene: Scene, halo_voxels: int | str, shape: tuple[int, ...]) ->
 
 
 def share_of_the_forward_rate(
-    scene: Scene,
-    halo_voxels: int | str,
-    *,
-    rounds: int,
-    peaks_of: Callable[..., dict[str, float]],
-    least: float = LEAST_SHARE,
+    scene: Scene, halo_voxels: int | str, *, rounds: int, peaks_of: Callable[..., dict[str, float]]
 ) -> None:
     """How much of the time the network would take by itself for all that it is given."""
     shapes = tiles_of(scene, halo_voxels)
@@ -287,8 +279,8 @@ def share_of_the_forward_rate(
         ours=float(np.median(seconds["whole"])),
         peer=float(np.median(network)),
         ratio=share,
-        limit=f"≥ {least:g}; peak ≤ result + image + one tile ({allowed:.0f} MiB)",
-        holds=share >= least and peak <= allowed,
+        limit=f"≥ {LEAST_SHARE:g}; peak ≤ result + image + one tile ({allowed:.0f} MiB)",
+        holds=share >= LEAST_SHARE and peak <= allowed,
         peak_mib=peak,
         compute_factor=given / scene.image.size,
         tile=list(usual),
@@ -395,7 +387,7 @@ def main() -> None:
     against_peers(deep, options, window=options.window, halos=[8, "exact"])
     share = partial(share_of_the_forward_rate, rounds=options.rounds)
     share(large, 8, peaks_of=partial(peaks_of, options, "large"))
-    share(deep, 8, peaks_of=partial(peaks_of, options, "deep"), least=LEAST_SHARE_OF_FEW)
+    share(deep, 8, peaks_of=partial(peaks_of, options, "deep"))
     share(deep, "exact", peaks_of=partial(peaks_of, options, "deep"))
     against_peers(flat, options, window=options.window_2d, halos=["exact"])
     share(flat, "exact", peaks_of=partial(peaks_of, options, "flat"))
