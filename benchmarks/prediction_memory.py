@@ -25,14 +25,14 @@ Case = tuple[dict[str, Any], tuple[int, int, int], int, bool]
 DEEP, FLAT = {"dimensions": 3, "widths": [8, 16, 32]}, {"widths": [16, 32, 64]}
 # keys of the network, shape of the image, MiB, and whether tiles are mirrored
 CASES: list[Case] = [
-    ({**DEEP, "norm": "instance"}, (104, 104, 104), 640, True),
-    ({**DEEP, "norm": "instance", "residual": True}, (104, 104, 104), 900, True),
-    ({**DEEP, "norm": "group", "residual": True}, (104, 104, 104), 640, False),
+    ({**DEEP, "norm": "instance"}, (104, 104, 104), 800, True),
+    ({**DEEP, "norm": "instance", "residual": True}, (104, 104, 104), 1000, True),
+    ({**DEEP, "norm": "group", "residual": True}, (104, 104, 104), 800, False),
     ({**DEEP, "residual": True}, (104, 104, 104), 640, False),
     ({**DEEP, "upsampling": "nearest"}, (104, 104, 104), 900, True),
     (FLAT, (64, 600, 600), 400, True),
-    ({**FLAT, "norm": "instance"}, (64, 600, 600), 450, True),
-    ({**FLAT, "norm": "instance", "residual": True}, (64, 600, 600), 600, False),
+    ({**FLAT, "norm": "instance"}, (64, 600, 600), 500, True),
+    ({**FLAT, "norm": "instance", "residual": True}, (64, 600, 600), 640, False),
     ({**FLAT, "norm": "group", "residual": True}, (64, 600, 600), 500, True),
     ({"widths": [64, 128, 256], "norm": "instance", "residual": True}, (8, 400, 400), 1300, True),
     ({**FLAT, "norm": "group"}, (64, 600, 600), 400, True),

@@ -22,10 +22,11 @@ import nnunet
 import numpy as np
 import timing
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from voxloom import devices, losses, networks
+from voxloom.convolution import Conv3d
 from voxloom.objective import objective
 
 LEAST = {"2d": 1.7, "3d": 2.2, "nnunet": 1.0}
@@ -110,6 +111,9 @@ def our_step(case: Case, device: torch.device, *, precision: str = "auto") -> Ca
 def eager_step(case: Case, device: torch.device) -> Callable[[], None]:
     """The same network as PyTorch trains it by default; on a GPU in float16 with a scaled loss."""
     network = networks.build(case.network, seed=0).to(device).train()
+    for module in network.modules():
+        if isinstance(module, Conv3d):
+            module.__class__ = nn.Conv3d  # PyTorch's own choice of how to convolve
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
     image, mask, ignore = batch_of(case, device)
     loss, is_gpu = chosen_loss(), device.type == "cuda"

@@ -10,7 +10,7 @@ from voxloom.network_settings import resolved
 
 CLASSES = 2
 TIMES_JOINED = 4.0
-TIMES_JOINED_WITH = {("instance", False): 4.5, ("group", True): 5.0, ("instance", True): 6.5}
+TIMES_JOINED_WITH = {("instance", False): 5.5, ("group", True): 5.5, ("instance", True): 7.0}
 """Times what a level joins, at most, by normalisation and whether units are residual: there it comes before the
 convolutions, of all that is joined. Measured (benchmarks/prediction_memory.py)."""
 
