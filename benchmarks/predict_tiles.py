@@ -66,11 +66,11 @@ class Scene:
     def prepared(self) -> predictor.Predictor:
         return predictor.prepare(self.network, self.settings, memory_mib=MEMORY_MIB, device="cpu", precision="float32")
 
-    def predict(self, halo_voxels: int | str) -> NDArray[np.uint8]:
+    def predict(self, halo_voxels: int | str, *, memory_mib: int = 2 * MEMORY_MIB) -> NDArray[np.uint8]:
         """From grey values to stored probabilities."""
         out = np.empty(self.image.shape, dtype=np.uint8)
         inference.predict_volume(
-            self.network, self.settings, self.image, out, memory_mib=2 * MEMORY_MIB, threads=1, device="cpu",
+            self.network, self.settings, self.image, out, memory_mib=memory_mib, threads=1, device="cpu",
             precision="float32", halo_voxels=halo_voxels, description="",
         )  # fmt: skip
         return out
