@@ -17,7 +17,7 @@ import numpy as np
 import predict_tiles
 import timing
 
-from voxloom import inference
+from voxloom import inference, plan_cost
 
 SMALL = (32, 64, 64)
 Case = tuple[dict[str, Any], tuple[int, int, int], int, bool]
@@ -47,12 +47,11 @@ def measure(network: dict[str, Any], shape: tuple[int, int, int], memory_mib: in
     whole, small = (predict_tiles.scene(words, size, **network) for size in (shape, SMALL))
     for each in (whole, small):
         each.settings["test_time_flips"] = has_flips
-    weights_mib = sum(tensor.nbytes for tensor in whole.network.state_dict().values()) / 2**20
     planned, _ = inference.planned_mib(
         [whole.settings],
         whole.image,
         np.empty(shape, dtype=np.uint8),
-        weights_mib=weights_mib,
+        weights_mib=plan_cost.weights_mib(whole.settings["network"]),
         memory_mib=memory_mib,
         device="cpu",
         halo_voxels="exact",
